@@ -9,13 +9,12 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
-
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from typing import IO, TYPE_CHECKING, Any
 
 from workbench.errors import CheckpointError
+
+if TYPE_CHECKING:  # torch costs two seconds to import: the command line writes JSON without it
+    import torch
 
 
 @contextmanager
@@ -54,6 +53,8 @@ def sha256(path: str | Path) -> str:
 
 def save_tensors(path: str | Path, tensors: Mapping[str, torch.Tensor], about: Mapping[str, Any]) -> None:
     """Write tensors and a JSON-able description to one safetensors file, atomically."""
+    from safetensors.torch import save_file
+
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -74,6 +75,8 @@ def load_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, A
     Raises:
         CheckpointError: the file is missing, truncated, not safetensors, or not ours.
     """
+    from safetensors import SafetensorError, safe_open
+
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}")
