@@ -1,0 +1,6 @@
+"""Hierarchies and where they come from: WordNet, ontologies, synthetic trees, downloads."""
+
+from workbench.data import trees, wordnet
+from workbench.data.hierarchy import Hierarchy, Split
+
+__all__ = ["Hierarchy", "Split", "trees", "wordnet"]
