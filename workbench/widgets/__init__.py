@@ -1,0 +1,5 @@
+"""Live views for JupyterLab: isometries in JavaScript, no build step, nothing fetched from a network."""
+
+from workbench.widgets.disk import DiskView
+
+__all__ = ["DiskView"]
