@@ -89,10 +89,12 @@ def record(
     Args:
         figure_id: one of the ids that the manifest lists for this notebook.
         fig: a plotly figure.
-        numbers: name to number, string, list or mapping of those; numpy and torch values are welcome, NaN
-        is not. verdict: what the numbers say, also when it is not what one hoped for. caption: what is
-        drawn; one or two sentences. view: a widget with `to_html(path)`, written beside the figure as an
-        offline page `view.html`. save: write also in an interactive session.
+        numbers: name to number, string, list or mapping of those; numpy and torch values are welcome, NaN is
+            not.
+        verdict: what the numbers say, also when it is not what one hoped for.
+        caption: what is drawn; one or two sentences.
+        view: a widget with `to_html(path)`, written beside the figure as an offline page `view.html`.
+        save: write also in an interactive session.
 
     Raises:
         ParameterError: a figure id that the manifest does not give this notebook or that was recorded before,
