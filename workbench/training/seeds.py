@@ -14,8 +14,8 @@ def seed_all(seed: int) -> np.random.Generator:
     """Seed Python's `random`, numpy's global state and torch on every device.
 
     Returns:
-        A numpy generator of its own, to pass on to whatever takes one: code that draws from it is not disturbed
-        by code that draws from the global states.
+        A numpy generator of its own, to pass on to whatever takes one: code that draws from it is not
+        disturbed by code that draws from the global states.
 
     Raises:
         ParameterError: not an integer from 0 to 2³² − 1, the range that all of them take.
