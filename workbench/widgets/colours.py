@@ -11,7 +11,7 @@ import numpy as np
 from workbench.errors import DataError
 
 # Okabe and Ito, "Color Universal Design" (2008), without black; yellow last, since it is faint on white.
-OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442")
 OTHER = "#8c8c8c"
 # Blue to gold: lightness rises all the way and both ends show on light and on dark ground.
 RAMP = ("#2c4fa3", "#1f8a99", "#5fa85a", "#e0a100")

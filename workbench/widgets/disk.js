@@ -275,7 +275,7 @@ function render({ model, el }) {
     scene.dot = (S / 640) * (scene.n > 20000 ? 0.75 : scene.n > 2000 ? 1.15 : 1.35);
     for (const canvas of [ui.base, ui.over]) canvas.width = canvas.height = Math.round(S * (window.devicePixelRatio || 1));
     const style = getComputedStyle(ui.root);
-    theme = { ink: style.color, ground: style.backgroundColor, accent: "#d55e00", font: `12px ${style.fontFamily}` };
+    theme = { ink: style.color, ground: style.backgroundColor, font: `12px ${style.fontFamily}` };
     fillLegend(ui.legend, scene.legend);
     ask(false);
   };

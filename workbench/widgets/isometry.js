@@ -45,7 +45,8 @@ export function centre([ar, ai, br, bi]) {
   return [-(br * ar + bi * ai) / d, -(bi * ar - br * ai) / d];
 }
 
-/** What is shown at p is carried to q along their geodesic; loops of such steps turn the plane by the area enclosed. */
+/** What is shown at p goes to q, and its surroundings keep their direction on the screen (the derivative at p is
+ *  positive). Grabbing here, then there, still turns the plane as a whole: that is its holonomy. */
 export function drag(V, p, q) {
   const next = compose(compose(translation(-q[0], -q[1]), translation(...p)), V);
   return Math.hypot(next[0], next[1]) < FAR ? next : V;
@@ -60,7 +61,8 @@ export function dragUpright(V, p, q) {
   return next[0] < FAR ? next : V; // false for NaN too
 }
 
-/** The view on the way to `target` (data coordinates): fraction t of the geodesic from the present centre. */
+/** The view on the way to `target` (data coordinates): fraction t of the geodesic from the present centre, carried
+ *  along it without turning. Around a closed loop of glides the plane turns by the area enclosed (Gauss-Bonnet). */
 export function glide(V, target, t) {
   const [x, y] = apply(V, ...target), r = Math.hypot(x, y);
   if (r < 1e-15) return V;

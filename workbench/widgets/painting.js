@@ -163,13 +163,15 @@ function paintScene(ctx, scene, R, theme, budget) {
 
 function paintPath(ctx, scene, R, theme, i, strong) {
   const o = scene.out, path = pathToRoot(scene, i);
-  ctx.strokeStyle = theme.accent;
-  ctx.lineWidth = strong ? 2.5 : 1.5;
   ctx.beginPath();
   for (let k = 0; k + 1 < path.length; k++)
     geodesic(ctx, R, o[2 * path[k]], o[2 * path[k] + 1], o[2 * path[k + 1]], o[2 * path[k + 1] + 1]);
-  ctx.stroke();
-  ctx.lineWidth = 2;
+  for (const [colour, width] of [[theme.ground, 6], [theme.ink, strong ? 2.5 : 1.5]]) { // ink: no category has it
+    ctx.strokeStyle = colour;
+    ctx.lineWidth = width;
+    ctx.stroke();
+  }
+  ctx.lineWidth = 1.8;
   for (const j of path) {
     const x = o[2 * j], y = o[2 * j + 1], r = radius(scene, j, x * x + y * y) + (j === i ? 3 : 1);
     ctx.beginPath();
