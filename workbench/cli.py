@@ -169,47 +169,53 @@ def _relative(path: Path) -> str:
 
 @data_app.command("list", epilog="Example: workbench data list")
 def data_list() -> None:
-    """The data sets that can be downloaded, and which are here already."""
+    """The data sets that the workbench knows, and which of them are here."""
     from workbench.data import registry
 
-    table = Table("name", "size", "licence", "here")
-    for name in registry.DATASETS:
-        about = registry.DATASETS[name]
-        here = "[green]yes[/]" if registry.local(name) else "no"
-        table.add_row(name, _size(getattr(about, "size", None)), str(getattr(about, "licence", "")), here)
-    console.print(table)
+    for name, entry in registry.DATASETS.items():
+        here = "shipped" if entry.embedded else "here" if entry.location.is_file() else "·"
+        line = f"[bold]{name:<26}[/] {_size(entry.size):>8}  {here:<8} {_plain(entry.about)}"
+        cut = "ellipsis" if console.is_terminal else "ignore"
+        console.print(line, no_wrap=True, overflow=cut, crop=console.is_terminal)
 
 
-@data_app.command("get", epilog="Example: workbench data get all")
+@data_app.command("get", epilog="Example: workbench data get wordnet")
 def data_get(names: Annotated[list[str], typer.Argument(help="Data sets, or `all`.")]) -> None:
-    """Download data sets into the cache, checking their checksums."""
+    """Download data sets into the cache ($WORKBENCH_DATA moves it); a wrong checksum is refused."""
     from workbench.data import registry
 
     names = list(registry.DATASETS) if names == ["all"] else names
     for name in names:
-        _known(name, registry.DATASETS)
+        registry.info(name)  # a wrong name is refused before the first download
+    failures = []
     for name in names:
-        console.print(f"{name}: {registry.fetch(name)}", soft_wrap=True)
+        try:
+            console.print(
+                f"[green]✓[/] {name}: {registry.fetch(name, progress=console.is_terminal)}", soft_wrap=True
+            )
+        except DataError as e:
+            failures.append(name)
+            errors.print(f"[red]error:[/] {_plain(e)}", soft_wrap=True)
+    if failures:
+        raise typer.Exit(1)
 
 
 @data_app.command("info", epilog="Example: workbench data info wordnet")
 def data_info(name: Annotated[str, typer.Argument(help="A data set.")]) -> None:
-    """Everything known about one data set: source, licence, checksum, where it is."""
+    """Everything known about one data set: source, licence, checksum, and whether the file here is sound."""
     from workbench.data import registry
 
-    _known(name, registry.DATASETS)
-    console.print(_plain(registry.info(name)), soft_wrap=True)
-    console.print(f"local: {registry.local(name) or 'not downloaded'}", soft_wrap=True)
+    entry = registry.info(name)
+    table = Table.grid(padding=(0, 2))
+    for field in ("name", "about", "licence", "url", "obtain", "sha256"):
+        if value := getattr(entry, field):
+            table.add_row(field, _plain(value))
+    table.add_row("size", _size(entry.size))
+    table.add_row("file", _plain(registry.local(name) or f"not here; expected at {entry.location}"))
+    console.print(table)
 
 
-def _known(name: str, names: Any) -> None:
-    if name not in names:
-        raise DataError(f"no data set named {name!r}{suggest(name, names)}; known are {', '.join(names)}")
-
-
-def _size(size: float | None) -> str:
-    if size is None:
-        return ""
+def _size(size: int) -> str:
     return f"{size / 1e6:.1f} MB" if size < 1e9 else f"{size / 1e9:.1f} GB"
 
 
