@@ -12,6 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.data import _graph as graph
+from workbench.data._edges import (
+    checked_names,
+    checked_texts,
+    cycle_sentence,
+    parse_pairs,
+    refuse_loops_and_repeats,
+)
 from workbench.data._graph import Ints, readonly
 from workbench.errors import DataError, ParameterError, suggest
 
@@ -57,6 +64,7 @@ class Hierarchy:
         names: Sequence[str] | None = None,
         labels: Sequence[str] | Mapping[str, str] | None = None,
         glosses: Sequence[str] | Mapping[str, str] | None = None,
+        rows: Sequence[int] | None = None,
     ) -> Hierarchy:
         """Build a hierarchy from (parent, child) pairs.
 
@@ -67,28 +75,26 @@ class Hierarchy:
                 numbered in order of first appearance.
             labels, glosses: per node, as a sequence in the order of `names` or a mapping from name to text.
                 A node without a label is labelled by its name.
+            rows: row numbers to name in errors, where the pairs come out of a larger table.
 
         Raises:
             DataError: a cycle, a self-loop, a repeated edge or name, an unknown or empty name, or a row that
-                is not a pair; says which row, counted from 0.
+                is not a pair; says which row, counted from 0 unless `rows` says otherwise.
         """
-        known = None if names is None else _checked_names(names)
-        edges, found = _parse_pairs(pairs, known)
-        nodes = found if known is None else known
-        if not nodes:
-            raise DataError("a hierarchy needs at least one node: no pairs and no names were given")
+        known = None if names is None else checked_names(names)
+        edges, nodes = parse_pairs(pairs, known, rows)
         n = len(nodes)
-        _refuse_loops_and_repeats(edges, nodes)
+        if n == 0:
+            raise DataError("a hierarchy needs at least one node: no pairs and no names were given")
+        refuse_loops_and_repeats(edges, nodes, rows)
         order = graph.topological_order(edges, n)
         if len(order) < n:
-            raise DataError(_cycle_sentence(edges, nodes, order))
-        texts = [_texts(t, what, nodes, known) for t, what in ((labels, "labels"), (glosses, "glosses"))]
+            raise DataError(cycle_sentence(edges, nodes, order, rows))
+        declared = known is not None
         return cls(
             names=nodes,
-            labels=nodes
-            if texts[0] is None
-            else tuple(t or name for t, name in zip(texts[0], nodes, strict=True)),
-            glosses=("",) * n if texts[1] is None else texts[1],
+            labels=checked_texts(labels, "labels", nodes, declared, default=nodes),
+            glosses=checked_texts(glosses, "glosses", nodes, declared, default=("",) * n),
             edges=readonly(edges[np.lexsort((edges[:, 0], edges[:, 1]))]),
             _order=order,
         )
@@ -420,109 +426,3 @@ class Hierarchy:
         keys = self._keys(pairs)
         at = np.minimum(np.searchsorted(true, keys), len(true) - 1)
         return (true[at] == keys) | (pairs[:, 0] == pairs[:, 1])
-
-
-def _checked_names(names: Sequence[str]) -> tuple[str, ...]:
-    names = tuple(names)
-    first: dict[str, int] = {}
-    for row, name in enumerate(names):
-        if not isinstance(name, str):
-            raise DataError(f"name {row} must be text, not {name!r} ({type(name).__name__})")
-        if not name.strip():
-            raise DataError(f"name {row} is empty")
-        if (before := first.setdefault(name, row)) != row:
-            raise DataError(f"name {row} repeats {name!r} of name {before}; identifiers must be unique")
-    return names
-
-
-def _parse_pairs(pairs: Iterable, known: tuple[str, ...] | None) -> tuple[Ints, tuple[str, ...]]:
-    """Node numbers (E, 2), and the names found when none were declared."""
-    if isinstance(pairs, np.ndarray) and np.issubdtype(pairs.dtype, np.integer):
-        return _parse_ints(pairs.astype(np.int64), known)
-    rows = [tuple(p) if isinstance(p, list | tuple | np.ndarray) else p for p in pairs]
-    for row, pair in enumerate(rows):
-        if not isinstance(pair, tuple) or len(pair) != 2:
-            raise DataError(f"row {row} must be a (parent, child) pair, not {pair!r}")
-        for v in pair:
-            if isinstance(v, bool) or not isinstance(v, str | int | np.integer):
-                raise DataError(
-                    f"row {row}: a node is a name or a whole number, not {v!r} ({type(v).__name__})"
-                )
-        if isinstance(pair[0], str) != isinstance(pair[1], str):
-            raise DataError(f"row {row} mixes a name and a number: {pair!r}")
-    kinds = [isinstance(p[0], str) for p in rows]
-    if not any(kinds):
-        return _parse_ints(np.array(rows, dtype=np.int64).reshape(-1, 2), known)
-    if not all(kinds):
-        raise DataError(f"row {kinds.index(not kinds[0])} mixes names and numbers with the rows before it")
-    index = {} if known is None else {name: i for i, name in enumerate(known)}
-    edges = np.empty((len(rows), 2), dtype=np.int64)
-    for row, pair in enumerate(rows):
-        for side, name in enumerate(pair):
-            if not name.strip():
-                raise DataError(f"row {row} has an empty {('parent', 'child')[side]} name")
-            if known is not None and name not in index:
-                raise DataError(
-                    f"row {row}: {name!r} is not among the {len(known)} names{suggest(name, known)}"
-                )
-            edges[row, side] = index.setdefault(name, len(index))
-    return edges, tuple(index)
-
-
-def _parse_ints(edges: Ints, known: tuple[str, ...] | None) -> tuple[Ints, tuple[str, ...]]:
-    if edges.ndim != 2 or edges.shape[1] != 2:
-        raise DataError(f"pairs must have the shape (E, 2), not {edges.shape}")
-    top = len(known) if known is not None else np.inf
-    bad = np.flatnonzero(((edges < 0) | (edges >= top)).any(axis=1))
-    if len(bad):
-        span = "from 0 up" if known is None else f"from 0 to {len(known) - 1}"
-        raise DataError(f"row {bad[0]}: nodes are numbered {span}, not {tuple(edges[bad[0]].tolist())}")
-    n = int(edges.max()) + 1 if len(edges) else 0
-    return edges, tuple(map(str, range(n))) if known is None else ()
-
-
-def _refuse_loops_and_repeats(edges: Ints, names: tuple[str, ...]) -> None:
-    loops = np.flatnonzero(edges[:, 0] == edges[:, 1])
-    if len(loops):
-        raise DataError(f"row {loops[0]} makes {names[edges[loops[0], 0]]!r} its own parent")
-    _, first, inverse = np.unique(edges @ np.array([len(names), 1]), return_index=True, return_inverse=True)
-    again = np.flatnonzero(first[inverse] != np.arange(len(edges)))
-    if len(again):
-        row = again[0]
-        parent, child = (names[v] for v in edges[row])
-        raise DataError(f"row {row} repeats the edge {parent!r} → {child!r} of row {first[inverse[row]]}")
-
-
-def _cycle_sentence(edges: Ints, names: tuple[str, ...], ordered: list[int]) -> str:
-    cycle = graph.find_cycle(edges, len(names), ordered)
-    steps = set(zip(cycle, [*cycle[1:], cycle[0]], strict=True))
-    row = max(i for i, pair in enumerate(map(tuple, edges.tolist())) if pair in steps)
-    shown = [names[v] for v in [*cycle, cycle[0]]]
-    if len(shown) > 8:
-        shown = [*shown[:4], "…", *shown[-3:]]
-    return f"row {row} closes a cycle: {' → '.join(shown)}; a hierarchy must not have any"
-
-
-def _texts(
-    texts: Sequence[str] | Mapping[str, str] | None,
-    what: str,
-    nodes: tuple[str, ...],
-    known: tuple[str, ...] | None,
-) -> tuple[str, ...] | None:
-    if texts is None:
-        return None
-    if isinstance(texts, Mapping):
-        stray = [t for t in texts if t not in set(nodes)] if not set(texts) <= set(nodes) else []
-        if stray:
-            raise DataError(f"{what} has {stray[0]!r}, which is not a node{suggest(stray[0], nodes)}")
-        texts = [texts.get(name, "") for name in nodes]
-    elif known is None:
-        raise DataError(
-            f"{what} as a sequence needs `names` to say which node each belongs to; or give a mapping"
-        )
-    if len(texts) != len(nodes):
-        raise DataError(f"{what} has {len(texts)} entries for {len(nodes)} nodes")
-    for row, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise DataError(f"{what}[{row}] must be text, not {text!r} ({type(text).__name__})")
-    return tuple(texts)
