@@ -94,7 +94,7 @@ function render({ model, el }) {
   let scene = readScene(model), V = translation(...model.get("center"));
   const ui = furnish(el, scene.n), base = ui.base.getContext("2d"), over = ui.over.getContext("2d");
   let S = 0, R = 0, theme, hover = -1, chosen = -1, home = model.get("center"), told = home;
-  let queued = 0, settle = 0, flight = 0, fullCost = 0, budget = 6000, moving = false;
+  let queued = 0, settle = 0, flight = 0, goal = null, fullCost = 0, budget = 6000, moving = false;
   const stats = { frames: 0, quick: 0, full: 0 };
 
   const share = (centred, selected = chosen) => { // to Python, once a gesture is over
@@ -143,6 +143,8 @@ function render({ model, el }) {
 
   function fly(target, selected, level = ui.upright.checked) { // level: also undo the turn on the way
     cancelAnimationFrame(flight);
+    goal = [target, selected];
+    told = target;
     const from = V, began = performance.now(), still = matchMedia("(prefers-reduced-motion: reduce)").matches;
     const span = still ? 0 : 250 + 60 * Math.min(2 * Math.atanh(Math.hypot(...apply(V, ...target))), 10);
     const turn = level ? turned(glide(from, target, 1)) : 0;
@@ -151,10 +153,18 @@ function render({ model, el }) {
       V = compose(rotation(-turn * eased), glide(from, target, eased));
       ask(t < 1);
       if (t < 1) flight = requestAnimationFrame(step);
-      else share([...target], selected);
+      else {
+        goal = null;
+        share([...target], selected);
+      }
     };
     step();
   }
+  const halt = () => { // a hand on the plane ends any flight
+    cancelAnimationFrame(flight);
+    if (goal) told = centre(V);
+    goal = null;
+  };
   const position = (i) => [scene.xy[2 * i], scene.xy[2 * i + 1]];
   const nearest = ([x, y], within) => {
     const o = scene.out;
@@ -190,7 +200,7 @@ function render({ model, el }) {
   let grip = null, lastTap = null; // grip: where the plane is held, and how far the pointer has gone
   ui.over.onpointerdown = (e) => {
     if (!e.isPrimary || e.button !== 0) return;
-    cancelAnimationFrame(flight);
+    halt();
     ui.over.setPointerCapture(e.pointerId);
     grip = { p: inside(at(e)), x: e.clientX, y: e.clientY, moved: false };
   };
@@ -221,9 +231,9 @@ function render({ model, el }) {
   ui.over.onkeydown = (e) => {
     const step = 0.12, way = { ArrowLeft: [step, 0], ArrowRight: [-step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] }[e.key];
     if (way) {
+      halt();
       V = (ui.upright.checked ? dragUpright : drag)(V, [0, 0], way);
       ask(true);
-      share(centre(V));
     } else if (e.key === "Home") fly(home, chosen, true);
     else if (e.key === "Enter") {
       const i = nearest([0, 0], 2);
@@ -231,6 +241,7 @@ function render({ model, el }) {
     } else return;
     e.preventDefault();
   };
+  ui.over.onkeyup = (e) => e.key.startsWith("Arrow") && share(centre(V));
   ui.find.oninput = () => ui.names.replaceChildren(...lookUp(scene, ui.find.value).map((i) => new Option(words(scene, i).gloss, words(scene, i).label)));
   ui.find.onchange = () => {
     const [i] = lookUp(scene, ui.find.value);
@@ -266,7 +277,7 @@ function render({ model, el }) {
   };
   const onUpright = () => {
     ui.upright.checked = model.get("upright");
-    if (ui.upright.checked) fly(centre(V), chosen);
+    if (ui.upright.checked) fly(...(goal ?? [centre(V), chosen]));
   };
   const dress = () => { // sizes and colours, from the page we are in
     ui.root.style.width = `${model.get("size") + 8}px`;
@@ -294,6 +305,7 @@ function render({ model, el }) {
   onText();
   ui.root.__disk = { // for tests and for the curious in the console
     stats, nearest, get view() { return V; }, get scene() { return scene; }, get hover() { return hover; }, get selected() { return chosen; },
+    get centre() { return centre(V); },
     at: (i) => { const b = ui.over.getBoundingClientRect(), [x, y] = apply(V, ...position(i)), k = (R * b.width) / S;
       return [b.left + b.width / 2 + k * x, b.top + b.height / 2 - k * y]; },
     label: (i) => words(scene, i).label,
