@@ -1,4 +1,4 @@
-"""What the three spaces share: curvature, input checks, and the operations that are compositions of others."""
+"""What the three spaces share: curvature, input checks, operations that are compositions of others."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from torch import Tensor
 
 from workbench.errors import ManifoldError
 from workbench.manifolds.numerics import Scalar, dot, safe_sqrt, sqrt
-
 
 _TINY = 2.0**-1000
 
@@ -63,7 +62,7 @@ def only_last(dim: int) -> None:
 
 
 class Space(geoopt.manifolds.base.Manifold):
-    """Interface common to `Euclidean`, `PoincareBall` and `Lorentz`; see the package docstring for conventions."""
+    """Interface common to the three spaces; the package docstring states the conventions."""
 
     ndim = 1
     reversible = True
@@ -113,8 +112,9 @@ class Space(geoopt.manifolds.base.Manifold):
     ) -> Tensor:
         """n random points of the `dim`-dimensional space, as (n, ambient_dim(dim)) coordinates.
 
-        By default a wrapped normal: from_tangent(v) with v ~ N(0, std² I). With `radius` the direction is uniform and
-        the distance to the origin uniform on [0, radius]. Drawn in float64, returned in `dtype` (torch's default).
+        By default a wrapped normal: from_tangent(v) with v ~ N(0, std² I). With `radius` the direction is
+        uniform and the distance to the origin uniform on [0, radius]. Drawn in float64, returned in `dtype`
+        (torch's default).
         """
         shape = (n, dim) if isinstance(n, int) else (*n, dim)
         v = torch.randn(shape, generator=generator, dtype=torch.float64, device=device)
@@ -129,11 +129,12 @@ class Space(geoopt.manifolds.base.Manifold):
 
     # -- checks -------------------------------------------------------------------------------------------
     def check(self, x: Tensor, name: str = "x") -> Tensor:
-        """x itself, or ManifoldError saying what came and what was expected. Reads the data: not for compiled code."""
+        """x itself, or ManifoldError saying what came and what was expected; reads the data."""
         enter(**{name: x})
         if x.shape[-1] < self.ambient_dim(1):
             raise ManifoldError(
-                f"{name} must have at least {self.ambient_dim(1)} coordinates on {self}, got shape {tuple(x.shape)}"
+                f"{name} must have at least {self.ambient_dim(1)} coordinates on {self}, "
+                f"got shape {tuple(x.shape)}"
             )
         bad = ~torch.isfinite(x).all(-1)
         if bad.any():
@@ -147,10 +148,8 @@ class Space(geoopt.manifolds.base.Manifold):
 
     def _check_shape(self, shape, name):
         if len(shape) < 1 or shape[-1] < self.ambient_dim(1):
-            return (
-                False,
-                f"{name} needs at least {self.ambient_dim(1)} coordinates on {self}, got shape {tuple(shape)}",
-            )
+            least = self.ambient_dim(1)
+            return False, f"{name} needs at least {least} coordinates on {self}, got shape {tuple(shape)}"
         return True, None
 
     def assert_check_point(self, x: Tensor) -> None:
@@ -208,10 +207,11 @@ class Curved(Space):
     ) -> Tensor:
         """All distances between two sets of points, (..., N, M), from one float64 matrix product.
 
-        sinh²(√c d/2) is an inner product of d+2 coordinates; its absolute error is about 1e-16·exp(√c (r_x + r_y)),
-        hence the relative error of d about that over c d². `exact=True` takes coordinate differences instead
-        (no N×M×d intermediate either, several times slower, not twice differentiable) and is as accurate as `dist`
-        in the ball, and to about 1e-16·exp(√c r)/(√c d) on the hyperboloid. The gradient at coincident points is 0.
+        sinh²(√c d/2) is an inner product of d+2 coordinates; its absolute error is about
+        1e-16·exp(√c (r_x + r_y)), hence the relative error of d about that over c d². `exact=True` takes
+        coordinate differences instead (no N×M×d intermediate either, several times slower, not twice
+        differentiable): as accurate as `dist` in the ball, and to about 1e-16·exp(√c r)/(√c d) on the
+        hyperboloid. Gradients are finite at coincident points.
         """
         (x, y), dtype = enter(x=x, y=y)
         c = self._c
@@ -231,9 +231,9 @@ class Curved(Space):
     ) -> Float[Tensor, "... k"]:
         """Weighted centroid over dimension -2, weights >= 0 (default equal); the same point in both charts.
 
-        It is Σ w x / √(-c <Σ w x, Σ w x>) in the ambient Minkowski space (Law et al. 2019, eq. 10), in the ball the
-        gyromidpoint (Ungar 2010). The Minkowski norm cancels when the answer is far from the origin, so the sum is
-        taken after translating a first answer to the origin, where nothing cancels.
+        It is Σ w x / √(-c <Σ w x, Σ w x>) in the ambient Minkowski space (Law et al. 2019, eq. 10), in the
+        ball the gyromidpoint (Ungar 2010). The Minkowski norm cancels when the answer is far from the origin,
+        so the sum is taken after translating a first answer to the origin, where nothing cancels.
         """
         (x,), dtype = enter(x=x)
         if x.ndim < 2:
@@ -253,12 +253,13 @@ class Curved(Space):
         return self.add(base, self._mean(self.translate_to_origin(x, base.unsqueeze(-2)), w)).to(dtype)
 
     def _mean(self, x: Tensor, w: Tensor) -> Tensor:
+        c = self._c
         b, g = self._disk(x, torch.float64)
-        root = sqrt(self._c)
-        space = (w * (2 * root * b / g)).sum(-2)
+        space = (w * (2 * b / g)).sum(-2)
         time = (w * ((2 - g) / g)).sum(-2)
         least = w.sum(
             -2
         ).square()  # the Minkowski norm of a sum of unit vectors is at least the sum of the weights
-        mass = torch.maximum(time.square() - dot(space, space), least).clamp_min(_TINY).sqrt()
-        return self._from_disk(space / ((time + mass).clamp_min(_TINY) * root))
+        mass = torch.maximum(time.square() - c * dot(space, space), least).clamp_min(_TINY).sqrt()
+        up = time + mass
+        return self._from_disk(space / up, 2 * mass / up)

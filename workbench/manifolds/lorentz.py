@@ -1,8 +1,8 @@
 """The hyperboloid of curvature -c: points (x0, x) with |x|² - x0² = -1/c, x0 > 0, time first.
 
-The spatial part alone fixes a point, to machine precision at any radius; the time coordinate is always recomputed from
-it. With X = √c x, X0 = √(1+|X|²). Sources: Nickel & Kiela, *Learning Continuous Hierarchies in the Lorentz Model*
-(2018); Law et al., *Lorentzian Distance Learning* (2019).
+The spatial part alone fixes a point, to machine precision at any radius; the time coordinate is always
+recomputed from it. Sources: Nickel & Kiela, *Learning Continuous Hierarchies in the Lorentz Model* (2018);
+Law et al., *Lorentzian Distance Learning* (2019).
 """
 
 from __future__ import annotations
@@ -14,75 +14,72 @@ from torch import Tensor
 
 from workbench.errors import ManifoldError
 from workbench.manifolds.base import Curved, enter, leave, only_last
-from workbench.manifolds.numerics import Scalar, asinhc, dot, norm, safe_sqrt, sinhc, sqrt
+from workbench.manifolds.numerics import Scalar, asinhc, dot, norm, rejection, safe_sqrt, sinhc, sqrt
 from workbench.manifolds.poincare import gyrate
 
 # Largest √c·dist0 whose coordinates and their products stay finite.
 _EDGE = {torch.float32: 87.0, torch.float64: 350.0}
 
 
-def time_of(X: Tensor) -> Tensor:
-    """√(1 + |X|²)."""
-    return (1 + dot(X, X)).sqrt()
+def time_of(x: Tensor, c: Scalar) -> Tensor:
+    """√c x0 = √(1 + c|x|²) from the spatial part."""
+    return (1 + c * dot(x, x)).sqrt()
 
 
-def sinh_half(X: Tensor, Y: Tensor) -> Tensor:
-    """sinh(d/2) for unit curvature, from spatial parts, each region in the form that does not cancel there."""
-    xx, yy, xy = dot(X, X), dot(Y, Y), dot(X, Y)
+def sinh_half(x: Tensor, y: Tensor, c: Scalar, exact: bool) -> Tensor:
+    """sinh(√c d/2) from spatial parts, each region in the form that does not cancel there."""
+    xx, yy, xy = c * dot(x, x), c * dot(y, y), c * dot(x, y)
     x0, y0 = (1 + xx).sqrt(), (1 + yy).sqrt()
-    D = X - Y
-    radial = dot(D, X + Y)  # |X|² - |Y|²
+    d = x - y
+    radial = c * dot(d, x + y)  # |x|² - |y|²
     # both near the origin: the Minkowski chord
-    near = (dot(D, D) - (radial / (x0 + y0)).square()) / 4
-    # one near the origin, or opposite sides of it: x0 y0 - 1 - <X, Y>, all terms of one sign or unequal
+    near = (c * dot(d, d) - (radial / (x0 + y0)).square()) / 4
+    # one near the origin, or opposite sides of it: x0 y0 - 1 - <x, y>, all terms of one sign or unequal
     apart = ((xx * (y0 + 1) / (x0 + 1) + yy * (x0 + 1) / (y0 + 1)) / 2 - xy) / 2
+    close = torch.where((xx < 1) & (yy < 1), near, apart)
     # the same side: radial and angular parts
     same = (xy > 0) & (torch.minimum(xx, yy) > 0.25)
-    X, xx, yy, xy = (torch.where(same, t, 1.0) for t in (X, xx, yy, xy))
+    x, y, xx, yy, xy = (torch.where(same, t, 1.0) for t in (x, y, xx, yy, xy))
     nx, ny = xx.sqrt(), yy.sqrt()
-    k = dot(D, X) / dot(X, X)
-    across = D - k * X
-    side = (radial / (nx + ny)).square() / (2 * (1 + x0 * y0 + nx * ny)) + dot(across, across) * xx / (
-        2 * (nx * ny + xy)
-    )
-    both_small = (dot(X, X) < 1) & (yy < 1)
-    return safe_sqrt(torch.where(same, side, torch.where(both_small, near, apart)))
+    across = rejection(x, y, exact)
+    angular = c * dot(across, across) * xx / (2 * (nx * ny + xy))
+    side = (radial / (nx + ny)).square() / (2 * (1 + x0 * y0 + nx * ny)) + angular
+    return safe_sqrt(torch.where(same, side, close))
 
 
-def translate(X: Tensor, Y: Tensor) -> Tensor:
-    """Spatial part of the image of Y under the translation that carries the origin to X (unit curvature)."""
-    xx, xy = dot(X, X), dot(X, Y)
-    x0, y0 = (1 + xx).sqrt(), time_of(Y)
-    direct = Y + X * (y0 + xy / (1 + x0))
-    # Y points back across the origin: split along X, so that what cancels is X + Y alone
+def translate(x: Tensor, y: Tensor, c: Scalar) -> Tensor:
+    """Spatial part of the image of y under the translation that carries the origin to x."""
+    xx, xy = c * dot(x, x), c * dot(x, y)
+    x0, y0 = (1 + xx).sqrt(), time_of(y, c)
+    direct = y + x * (y0 + xy / (1 + x0))
+    # y points back across the origin: split along x, so that what cancels is x + y alone
     back = (xy < 0) & (xx > 1)
-    X, xx, xy = (torch.where(back, t, 1.0) for t in (X, xx, xy))
+    x, xx, xy = (torch.where(back, t, 1.0) for t in (x, xx, xy))
     n = xx.sqrt()
-    unit = X / n
-    W = X + Y
-    along = dot(unit, W)
-    across = W - along * unit
     p = -xy / n
-    parallel = (along * (n + p) + xx * dot(across, across)) / (n * y0 + x0 * p)
-    return torch.where(back, across + parallel * unit, direct)
+    w = x + y
+    along = c * dot(x, w) / n
+    across = w - x * (along / n)
+    parallel = (along * (n + p) + xx * c * dot(across, across)) / (n * y0 + x0 * p)
+    return torch.where(back, across + x * (parallel / n), direct)
 
 
-def pull(X: Tensor, V: Tensor) -> Tensor:
-    """Tangent vector at X (spatial part) in the frame at the origin: the differential of the translation back."""
-    x0 = time_of(X)
-    return V - X * (dot(X, V) / (x0 * (1 + x0)))
+def pull(x: Tensor, u: Tensor, c: Scalar) -> Tensor:
+    """Tangent vector at x (spatial part) in the frame at the origin: differential of the translation back."""
+    x0 = time_of(x, c)
+    return u - x * (c * dot(x, u) / (x0 * (1 + x0)))
 
 
-def push(X: Tensor, v: Tensor) -> Tensor:
+def push(x: Tensor, v: Tensor, c: Scalar) -> Tensor:
     """Inverse of `pull`."""
-    return v + X * (dot(X, v) / (1 + time_of(X)))
+    return v + x * (c * dot(x, v) / (1 + time_of(x, c)))
 
 
 class Lorentz(Curved, geoopt.Lorentz):
     """The hyperboloid <x, x> = -1/c with sectional curvature -c; geoopt's k is 1/c.
 
-    `expmap0`, `logmap0` take tangent vectors with d+1 coordinates, time 0 (dist0 = |u|); `from_tangent`, `to_tangent`
-    the d coordinates of an orthonormal frame.
+    `expmap0`, `logmap0` take tangent vectors with d+1 coordinates, time 0 (dist0 = |u|); `from_tangent`,
+    `to_tangent` the d coordinates of an orthonormal frame.
 
     Args:
         c: curvature magnitude, positive; ManifoldError otherwise.
@@ -107,29 +104,29 @@ class Lorentz(Curved, geoopt.Lorentz):
         """Dimension of the space whose points have n coordinates."""
         return n - 1
 
-    # -- in and out: unit-curvature spatial parts in float64 ------------------------------------------------
+    # -- in and out: spatial parts in float64 ---------------------------------------------------------------
     def _spatial(self, **points: Tensor) -> tuple[list[Tensor], torch.dtype]:
         wide, dtype = enter(**points)
         if wide[0].shape[-1] < 2:
+            name = next(iter(points))
             raise ManifoldError(
-                f"{next(iter(points))} must have at least 2 coordinates (time first), got {wide[0].shape[-1]}"
+                f"{name} must have at least 2 coordinates (time first), got {wide[0].shape[-1]}"
             )
         return [x[..., 1:] for x in wide], dtype
 
-    def _point(self, X: Tensor, dtype: torch.dtype) -> Tensor:
-        return (torch.cat([time_of(X), X], -1) / sqrt(self._c)).to(dtype)
+    def _point(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        return torch.cat([(1 / self._c + dot(x, x)).sqrt(), x], -1).to(dtype)
 
-    def _tangent(self, X: Tensor, V: Tensor, dtype: torch.dtype) -> Tensor:
-        return torch.cat([dot(X, V) / time_of(X), V], -1).to(dtype)
+    def _tangent(self, x: Tensor, u: Tensor, dtype: torch.dtype) -> Tensor:
+        return torch.cat([sqrt(self._c) * dot(x, u) / time_of(x, self._c), u], -1).to(dtype)
 
     def _disk(self, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        s = x[..., 1:]
-        up = 1 + (1 + self._c * dot(s, s)).sqrt()
-        return s / up, 2 / up
+        x = x[..., 1:]
+        up = 1 + time_of(x, self._c)
+        return x / up, 2 / up
 
-    def _from_disk(self, b: Tensor) -> Tensor:
-        root = sqrt(self._c)
-        return self._point(2 * root * b / (1 - self._c * dot(b, b)), torch.float64)
+    def _from_disk(self, b: Tensor, g: Tensor) -> Tensor:
+        return self._point(2 * b / g, torch.float64)
 
     # -- distances ----------------------------------------------------------------------------------------
     def dist(
@@ -138,8 +135,8 @@ class Lorentz(Curved, geoopt.Lorentz):
         """Geodesic distance; gradient 0 at coincident points."""
         only_last(dim)
         (x, y), dtype = self._spatial(x=x, y=y)
-        root = sqrt(self._c)
-        return leave(sinh_half(root * x, root * y).asinh() * (2 / root), dtype, keepdim)
+        half = sinh_half(x, y, self._c, dtype == torch.float64)
+        return leave(half.asinh() * (2 / sqrt(self._c)), dtype, keepdim)
 
     def dist0(self, x: Float[Tensor, "... n"], *, keepdim: bool = False, dim: int = -1) -> Tensor:
         """Distance to the origin (1/√c, 0, ..., 0)."""
@@ -158,11 +155,10 @@ class Lorentz(Curved, geoopt.Lorentz):
         return self._shoot(u, dtype)
 
     def _shoot(self, v: Tensor, dtype: torch.dtype) -> Tensor:
-        root = sqrt(self._c)
-        s = root * norm(v)
+        s = sqrt(self._c) * norm(v)
         far = s > _EDGE[dtype]
-        V = root * v * torch.where(far, _EDGE[dtype] / torch.where(far, s, 1.0), 1.0)
-        return self._point(sinhc(s.clamp_max(_EDGE[dtype])) * V, dtype)
+        v = v * torch.where(far, _EDGE[dtype] / torch.where(far, s, 1.0), 1.0)
+        return self._point(sinhc(s.clamp_max(_EDGE[dtype])) * v, dtype)
 
     def logmap0(self, x: Float[Tensor, "... n"], *, dim: int = -1) -> Float[Tensor, "... n"]:
         """Inverse of `expmap0`; the time coordinate is 0."""
@@ -192,21 +188,19 @@ class Lorentz(Curved, geoopt.Lorentz):
         """Point reached from x along the geodesic with initial velocity u (its spatial part is read)."""
         only_last(dim)
         (x, u), dtype = self._spatial(x=x, u=u)
-        root = sqrt(self._c)
-        X = root * x
-        v = pull(X, root * u)
-        return self._point(translate(X, sinhc(norm(v)) * v), dtype)
+        c = self._c
+        v = pull(x, u, c)
+        s = sqrt(c) * norm(v)
+        return self._point(translate(x, sinhc(s) * v, c), dtype)
 
     def logmap(self, x: Float[Tensor, "... n"], y: Float[Tensor, "... n"], *, dim: int = -1) -> Tensor:
         """Initial velocity of the geodesic from x that is at y at time 1."""
         only_last(dim)
         (x, y), dtype = self._spatial(x=x, y=y)
-        root = sqrt(self._c)
-        X, Y = root * x, root * y
-        half = sinh_half(X, Y)
+        half = sinh_half(x, y, self._c, dtype == torch.float64)
         square = half.square()
-        U = asinhc(half) * (1 + square).rsqrt() * (Y - X - 2 * square * X)
-        return self._tangent(X, U / root, dtype)
+        u = asinhc(half) * (1 + square).rsqrt() * (y - x - 2 * square * x)
+        return self._tangent(x, u, dtype)
 
     def transp(
         self,
@@ -219,33 +213,27 @@ class Lorentz(Curved, geoopt.Lorentz):
         """Parallel transport of v from x to y along their geodesic."""
         only_last(dim)
         (x, y, v), dtype = self._spatial(x=x, y=y, v=v)
-        root = sqrt(self._c)
-        X, Y = root * x, root * y
-        upx, upy = 1 + time_of(X), 1 + time_of(Y)
-        turned = gyrate(X / upx, Y / upy, pull(X, v), 2 / upx, 2 / upy, 1.0)
-        return self._tangent(Y, push(Y, turned), dtype)
+        c = self._c
+        up_x, up_y = 1 + time_of(x, c), 1 + time_of(y, c)
+        turned = gyrate(x / up_x, y / up_y, pull(x, v, c), 2 / up_x, 2 / up_y, c)
+        return self._tangent(y, push(y, turned, c), dtype)
 
     def geodesic(
         self, t: float | Tensor, x: Float[Tensor, "... n"], y: Float[Tensor, "... n"], *, dim: int = -1
     ) -> Float[Tensor, "... n"]:
-        """Point at fraction t of the geodesic from x (t=0) to y (t=1); a tensor t is (..., 1) or 0-dimensional."""
+        """Point at fraction t of the geodesic from x to y; a tensor t is (..., 1) or 0-dimensional."""
         only_last(dim)
         (x, y), dtype = self._spatial(x=x, y=y)
-        root = sqrt(self._c)
-        X, Y = root * x, root * y
-        half = sinh_half(X, Y)
-        d = 2 * half.asinh()
-        whole = sinhc(d)
-        a = (1 - t) * sinhc((1 - t) * d) / whole
-        b = t * sinhc(t * d) / whole
-        return self._point(a * X + b * Y, dtype)
+        d = 2 * sinh_half(x, y, self._c, dtype == torch.float64).asinh()
+        from_x = (1 - t) * sinhc((1 - t) * d) / sinhc(d)
+        from_y = t * sinhc(t * d) / sinhc(d)
+        return self._point(from_x * x + from_y * y, dtype)
 
     # -- gyrovector operations ----------------------------------------------------------------------------
     def add(self, x: Float[Tensor, "... n"], y: Float[Tensor, "... n"]) -> Float[Tensor, "... n"]:
-        """The translation that carries the origin to x, applied to y; Möbius addition in these coordinates."""
+        """The translation that carries the origin to x, applied to y: Möbius addition in these coordinates."""
         (x, y), dtype = self._spatial(x=x, y=y)
-        root = sqrt(self._c)
-        return self._point(translate(root * x, root * y), dtype)
+        return self._point(translate(x, y, self._c), dtype)
 
     def neg(self, x: Tensor) -> Tensor:
         """⊖x: the spatial part changes sign."""
@@ -263,36 +251,37 @@ class Lorentz(Curved, geoopt.Lorentz):
         """Minkowski product of tangent vectors at x (their spatial parts are read)."""
         only_last(dim)
         (x, u, v), dtype = self._spatial(x=x, u=u, v=u if v is None else v)
-        X = sqrt(self._c) * x
-        return leave(dot(pull(X, u), pull(X, v)), dtype, keepdim)
+        return leave(dot(pull(x, u, self._c), pull(x, v, self._c)), dtype, keepdim)
 
     def proju(self, x: Float[Tensor, "... n"], v: Float[Tensor, "... n"], *, dim: int = -1) -> Tensor:
         """Minkowski-orthogonal projection of an ambient vector on the tangent space at x."""
         only_last(dim)
         (x, v), dtype = enter(x=x, v=v)
+        x, time, v = x[..., 1:], v[..., :1], v[..., 1:]
         root = sqrt(self._c)
-        X, V = root * x[..., 1:], v[..., 1:]
-        x0 = time_of(X)
-        tangent_time = dot(X, V) / x0
-        off = v[..., :1] - tangent_time
+        x0 = time_of(x, self._c)
+        off = time - root * dot(x, v) / x0
         # A vector that is tangent up to the rounding of its own coordinates is left alone.
-        noise = 8 * torch.finfo(dtype).eps * (v[..., :1].abs() + norm(V))
-        V = V - X * (x0 * torch.where(off.abs() > noise, off, 0.0))
-        return self._tangent(X, V, dtype)
+        noise = 8 * torch.finfo(dtype).eps * (time.abs() + norm(v))
+        v = v + x * (root * x0 * torch.where(off.abs() > noise, off, 0.0))
+        return self._tangent(x, v, dtype)
 
     def egrad2rgrad(self, x: Float[Tensor, "... n"], u: Float[Tensor, "... n"], *, dim: int = -1) -> Tensor:
         """Riemannian gradient from the gradient u of the ambient coordinates."""
         only_last(dim)
         (x, u), dtype = enter(x=x, u=u)
-        X = sqrt(self._c) * x[..., 1:]
-        g = u[..., 1:] + X * (u[..., :1] / time_of(X))  # total derivative in the spatial coordinates
-        return self._tangent(X, g + X * dot(X, g), dtype)
+        x, time, u = x[..., 1:], u[..., :1], u[..., 1:]
+        c = self._c
+        total = u + x * (
+            sqrt(c) * time / time_of(x, c)
+        )  # the time coordinate is a function of the spatial ones
+        return self._tangent(x, total + x * (c * dot(x, total)), dtype)
 
     def projx(self, x: Float[Tensor, "... n"], *, dim: int = -1) -> Float[Tensor, "... n"]:
         """The point with the spatial part of x: its time coordinate is recomputed."""
         only_last(dim)
         (x,), dtype = self._spatial(x=x)
-        return torch.cat([(1 / self._c + dot(x, x)).sqrt(), x], -1).to(dtype)
+        return self._point(x, dtype)
 
     def origin(self, *size, dtype=None, device=None, seed=42) -> Tensor:
         """The origin repeated: `size` ends in the number of coordinates, time included."""
@@ -316,14 +305,11 @@ class Lorentz(Curved, geoopt.Lorentz):
 
     def _check_vector_on_tangent(self, x, u, *, atol=1e-5, rtol=1e-5, dim=-1):
         with torch.no_grad():
-            expected = self._tangent(*self._scaled(x, u), torch.float64)[..., 0]
+            (xs, us), _ = self._spatial(x=x, u=u)
+            expected = self._tangent(xs, us, torch.float64)[..., 0]
         off = (u[..., 0] - expected).abs() > atol + rtol * u.norm(dim=-1)
         return (
             (False, "the time component does not make it Minkowski-orthogonal to x")
             if off.any()
             else (True, None)
         )
-
-    def _scaled(self, x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        (x, u), _ = self._spatial(x=x, u=u)
-        return sqrt(self._c) * x, u

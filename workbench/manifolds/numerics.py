@@ -86,8 +86,8 @@ def _power_of_two_below(r: Scalar) -> Scalar:
 def _exact_gap(x: Tensor, c: Scalar) -> Tensor:
     """1 - c|x|² by fixed-point splitting: all large products and sums are exact, in any order, fused or not.
 
-    x is scaled by a power of two into the unit ball and cut into pieces of 25 bits; squares of the leading pieces are
-    multiples of 2^-50 not above 1, so that float64 adds them without rounding.
+    x is scaled by a power of two into the unit ball and cut into pieces of 25 bits; squares of the leading
+    pieces are multiples of 2^-50 not above 1, so that float64 adds them without rounding.
     """
     s = _power_of_two_below(sqrt(c))
     unit = c / (s * s)  # in [1, 4), exact
@@ -107,16 +107,56 @@ def _exact_gap(x: Tensor, c: Scalar) -> Tensor:
     a2 = a - a1
     b1 = _grid(b, 51)
     b2 = b - b1
-    small = u2 * a2 + u3 * a + u2 * b1 + unit * (b2 + rest)
+    small = u2 * a2 + u3 * (a + b1) + u2 * b1 + unit * (b2 + rest)
     return (((1 - u1 * a1) - u1 * a2) - u2 * a1 - u1 * b1) - small
+
+
+def _cut(x: Tensor) -> tuple[Tensor, Tensor]:
+    """x as a leading part of 26 bits and the rest, so that products of leading parts are exact."""
+    high = (x.view(torch.int64) & -(1 << 27)).view(torch.float64)
+    return high, x - high
+
+
+def _two_sum(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """a + b rounded, and what the rounding lost (Knuth)."""
+    s = a + b
+    t = s - a
+    return s, (a - (s - t)) + (b - t)
+
+
+def _exact_rejection(x: Tensor, y: Tensor, k: Tensor) -> Tensor:
+    """(x - y) - k x to the last bit of its components, though they may be 10^15 times smaller than x - y."""
+    d, lost = _two_sum(x, -y)
+    kh, kl = _cut(k)
+    xh, xl = _cut(x)
+    s, e1 = _two_sum(d - kh * xh, -kh * xl)
+    s, e2 = _two_sum(s, -kl * xh)
+    return s + ((e1 + e2) + (lost - kl * xl))
+
+
+def rejection(x: Tensor, y: Tensor, exact: bool) -> Tensor:
+    """Component of x - y (or of -y) perpendicular to x; `exact` keeps its digits when x - y is nearly along x.
+
+    Gradients are those of the plain form.
+    """
+    d = x - y
+    xx = dot(x, x)
+    k = dot(d, x) / xx
+    plain = d - k * x
+    if not exact:
+        return plain
+    with torch.no_grad():
+        better = _exact_rejection(x, y, k)
+        better = better - dot(better, x) / xx * x  # k was rounded: what is left along x
+    return plain + (better - plain).detach()
 
 
 def gap(x: Tensor, c: Scalar, exact: bool) -> Tensor:
     """1 - c|x|² over the last dimension, kept.
 
-    The plain float64 form has an absolute error of 1e-16, which is enough for coordinates that came as float32;
-    `exact` keeps the relative error at 1e-15 up to the last float64 point of the ball. Gradients are those of the
-    plain form, which does not cancel.
+    The plain float64 form has an absolute error of 1e-16, which is enough for coordinates that came as
+    float32; `exact` keeps the relative error at 1e-15 up to the last float64 point of the ball. Gradients are
+    those of the plain form, which does not cancel.
     """
     plain = 1 - c * dot(x, x)
     if not exact:

@@ -1,8 +1,8 @@
 """The Poincaré ball of curvature -c: points x with c|x|² < 1, in forms that hold up to the boundary.
 
-Everything is written with the gap g(x) = 1 - c|x|², which is the one number that cancels near the boundary, and is
-computed once, without cancellation (`numerics.gap`). Sources: Ungar, *Analytic Hyperbolic Geometry* (2005), ch. 3;
-Ganea, Bécigneul, Hofmann, *Hyperbolic Neural Networks* (2018), section 2.
+Everything is written with the gap g(x) = 1 - c|x|², which is the one number that cancels near the boundary,
+and is computed once, without cancellation (`numerics.gap`). Sources: Ungar, *Analytic Hyperbolic Geometry*
+(2005), ch. 3; Ganea, Bécigneul, Hofmann, *Hyperbolic Neural Networks* (2018), section 2.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _EDGE = {torch.float32: 2.0**-23, torch.float64: 2.0**-50}
 
 
 def _sech2(s: Tensor) -> Tensor:
-    """1/cosh²(s), the gap of expmap0 at dimensionless length s >= 0; constant beyond 40, where the ball has ended."""
+    """1/cosh²(s), the gap of expmap0 at length s >= 0; constant beyond 40, where the ball has ended."""
     return s.clamp_max(40.0).cosh().square().reciprocal()
 
 
@@ -43,8 +43,8 @@ def _inside(z: Tensor, g: Tensor, dtype: torch.dtype) -> Tensor:
 class PoincareBall(Curved, geoopt.PoincareBall):
     """The ball of radius 1/√c, sectional curvature -c.
 
-    `expmap0`, `logmap0` use coordinates (dist0 = 2|u|, the metric at the origin is 4·identity), `from_tangent`,
-    `to_tangent` an orthonormal frame (dist0 = |v|).
+    `expmap0`, `logmap0` use coordinates (dist0 = 2|u|, the metric at the origin is 4·identity);
+    `from_tangent`, `to_tangent` an orthonormal frame (dist0 = |v|).
 
     Args:
         c: curvature magnitude, positive; ManifoldError otherwise.
@@ -67,8 +67,8 @@ class PoincareBall(Curved, geoopt.PoincareBall):
     def _disk(self, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         return x, gap(x, self._c, dtype == torch.float64)
 
-    def _from_disk(self, b: Tensor) -> Tensor:
-        return b
+    def _from_disk(self, b: Tensor, g: Tensor) -> Tensor:
+        return _inside(b, g, torch.float64)
 
     def _gaps(self, dtype: torch.dtype, *points: Tensor) -> list[Tensor]:
         c = self._c
@@ -98,7 +98,7 @@ class PoincareBall(Curved, geoopt.PoincareBall):
     def expmap0(
         self, u: Float[Tensor, "... d"], *, project: bool = True, dim: int = -1
     ) -> Float[Tensor, "... d"]:
-        """Exponential map at the origin in coordinates: dist0(expmap0(u)) = 2|u|, up to the last radius of the dtype."""
+        """Exponential map at the origin in coordinates: dist0 = 2|u|, up to the last radius of the dtype."""
         only_last(dim)
         (u,), dtype = enter(u=u)
         s = sqrt(self._c) * norm(u)
@@ -161,7 +161,7 @@ class PoincareBall(Curved, geoopt.PoincareBall):
     def geodesic(
         self, t: float | Tensor, x: Float[Tensor, "... d"], y: Float[Tensor, "... d"], *, dim: int = -1
     ) -> Float[Tensor, "... d"]:
-        """Point at fraction t of the geodesic from x (t=0) to y (t=1); a tensor t is (..., 1) or 0-dimensional."""
+        """Point at fraction t of the geodesic from x to y; a tensor t is (..., 1) or 0-dimensional."""
         only_last(dim)
         (x, y), dtype = enter(x=x, y=y)
         return self.projx(self.expmap(x, t * self.logmap(x, y)).to(dtype))
@@ -178,7 +178,7 @@ class PoincareBall(Curved, geoopt.PoincareBall):
         return -x
 
     def scale(self, r: float | Tensor, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
-        """Möbius scalar multiplication r ⊗ x = expmap0(r logmap0(x)); a tensor r is (..., 1) or 0-dimensional."""
+        """Möbius scalar multiplication expmap0(r logmap0(x)); a tensor r is (..., 1) or 0-dimensional."""
         (x,), dtype = enter(x=x)
         return self.expmap0(r * self.logmap0(x)).to(dtype)
 
@@ -205,7 +205,7 @@ class PoincareBall(Curved, geoopt.PoincareBall):
         return u.expand(torch.broadcast_shapes(x.shape, u.shape))
 
     def projx(self, x: Float[Tensor, "... d"], *, dim: int = -1) -> Float[Tensor, "... d"]:
-        """x where it is inside the last radius of its dtype (unchanged to the bit), else pulled in radially."""
+        """x where it is inside the last radius of its dtype, to the bit; else pulled in radially."""
         only_last(dim)
         (x,), dtype = enter(x=x)
         size = sqrt(self._c) * norm(x)
@@ -229,7 +229,7 @@ class PoincareBall(Curved, geoopt.PoincareBall):
 
 
 def gyrate(x: Tensor, y: Tensor, v: Tensor, gx: Tensor, gy: Tensor, c: Scalar) -> Tensor:
-    """gyr[y, -x] v, the rotation of parallel transport from x to y, with y - x in place of differences of products."""
+    """gyr[y, -x] v, the rotation of parallel transport from x to y, written with the difference y - x."""
     w = y - x
     square = c * dot(w, w)
     wv, xv = c * dot(w, v), c * dot(x, v)
