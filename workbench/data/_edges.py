@@ -15,7 +15,7 @@ Names = tuple[str, ...]
 
 def checked_names(names: Sequence[str]) -> Names:
     """The declared names, all of them text, not empty and different."""
-    names = tuple(names)
+    names = tuple(names.tolist() if isinstance(names, np.ndarray) else names)
     first: dict[str, int] = {}
     for row, name in enumerate(names):
         if not isinstance(name, str):
@@ -31,6 +31,8 @@ def parse_pairs(pairs: Iterable, known: Names | None, rows: Sequence[int] | None
     """Node numbers (E, 2), and all names: those declared, or else those found."""
     if isinstance(pairs, np.ndarray) and np.issubdtype(pairs.dtype, np.integer):
         return _parse_numbers(pairs.astype(np.int64), known)
+    if isinstance(pairs, np.ndarray):
+        pairs = pairs.tolist()
     listed = [tuple(p) if isinstance(p, list | tuple | np.ndarray) else p for p in pairs]
     rows = range(len(listed)) if rows is None else rows
     for row, pair in zip(rows, listed, strict=True):
@@ -41,9 +43,7 @@ def parse_pairs(pairs: Iterable, known: Names | None, rows: Sequence[int] | None
                 raise DataError(
                     f"row {row}: a node is a name or a whole number, not {v!r} ({type(v).__name__})"
                 )
-        if isinstance(pair[0], str) != isinstance(listed[0][0], str) or isinstance(
-            pair[1], str
-        ) != isinstance(pair[0], str):
+        if len({isinstance(v, str) for v in (*listed[0], *pair)}) == 2:
             raise DataError(f"row {row} mixes names and numbers: {pair!r}")
     if listed and not isinstance(listed[0][0], str):
         return _parse_numbers(np.array(listed, dtype=np.int64), known)

@@ -335,13 +335,13 @@ class Hierarchy:
         closure, which a model can only get right by transitivity.
 
         Args:
-            valid, test: shares of the non-edge closure pairs, in [0, 1).
+            valid, test: shares of the non-edge closure pairs, in [0, 1].
             seed: same seed, same split.
             train: share of the non-edge pairs added to the edges (paper: 0, 0.1, 0.25, 0.5, 0.9); default all
                 that valid and test leave over.
 
         Raises:
-            ParameterError: a share outside [0, 1), or shares that add up to more than 1.
+            ParameterError: a share outside [0, 1], or shares that add up to more than 1.
 
         Source: Ganea, Bécigneul, Hofmann, Hyperbolic Entailment Cones (ICML 2018), section 5.
         """

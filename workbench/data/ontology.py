@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import bz2
+import csv
+import gzip
 import logging
+import lzma
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from workbench.data.hierarchy import Hierarchy
 from workbench.errors import DataError, ParameterError, suggest
 
-if TYPE_CHECKING:
-    import pandas as pd
-
+COMPRESSED = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 SEPARATORS = {".tsv": "\t", ".txt": "\t", ".csv": ","}
 QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 
@@ -84,8 +85,7 @@ def read_edges(
     """
     path = _existing(path)
     table = _read_table(path, header, separator)
-    columns = {what: _column(path, table, what, c) for what, c in (("parent", parent), ("child", child))}
-    children, parents = columns["child"], columns["parent"]
+    parents, children = (_column(path, *table, *c) for c in (("parent", parent), ("child", child)))
     pairs: list[tuple[str, str]] = []
     rows: list[int] = []
     for row, (above, below) in enumerate(zip(parents, children, strict=True)):
@@ -105,46 +105,60 @@ def read_edges(
         names = list(dict.fromkeys([*children, *(p for p, _ in pairs)]))
     texts = []
     for what, column in (("label", label), ("gloss", gloss)):
-        found = {} if column is None else dict(zip(children, _column(path, table, what, column), strict=True))
+        found = (
+            {} if column is None else dict(zip(children, _column(path, *table, what, column), strict=True))
+        )
         texts.append([found.get(v, "") for v in names])
     return _build(path, pairs, names, *texts, rows=rows)
 
 
-def _read_table(path: Path, header: bool, separator: str | None) -> pd.DataFrame:
-    """All cells as text, "" where empty."""
+def _read_table(path: Path, header: bool, separator: str | None) -> tuple[list[str], list[list[str]]]:
+    """Column names and rows; every cell as text without surrounding space, "" where empty."""
+    suffixes = [s.lower() for s in path.suffixes if s.lower() not in COMPRESSED]
+    kind = suffixes[-1] if suffixes else ""
+    if kind != ".parquet" and separator is None and kind not in SEPARATORS:
+        known = ", ".join([*SEPARATORS, ".parquet"])
+        raise ParameterError(
+            f"{path.name}: expected one of {known}, or say which `separator` its columns have"
+        )
+    try:
+        rows = _parquet_rows(path) if kind == ".parquet" else _text_rows(path, kind, separator)
+    except Exception as e:  # each format has a dozen ways to say this
+        raise DataError(f"{path} cannot be read as a table ({type(e).__name__}: {e})") from e
+    if not rows:
+        raise DataError(f"{path} cannot be read as a table: it is empty")
+    named = header or kind == ".parquet"
+    names, rows = (rows[0], rows[1:]) if named else ([str(i) for i in range(len(rows[0]))], rows)
+    for row, cells in enumerate(rows):
+        if len(cells) != len(names):
+            raise DataError(f"{path}: data row {row} has {len(cells)} cells where {len(names)} are expected")
+    return names, rows
+
+
+def _text_rows(path: Path, kind: str, separator: str | None) -> list[list[str]]:
+    # Tabs need no quotes, and glosses are full of lone ones.
+    quoting = csv.QUOTE_MINIMAL if kind == ".csv" else csv.QUOTE_NONE
+    opener = COMPRESSED.get(path.suffix.lower(), open)
+    with opener(path, "rt", encoding="utf-8-sig", newline="") as f:
+        reader = csv.reader(f, delimiter=separator or SEPARATORS[kind], quoting=quoting, strict=True)
+        return [[cell.strip() for cell in row] for row in reader if row]
+
+
+def _parquet_rows(path: Path) -> list[list[str]]:
     import pandas as pd
 
-    suffixes = [s.lower() for s in path.suffixes if s.lower() not in (".gz", ".bz2", ".xz")]
-    kind = suffixes[-1] if suffixes else ""
-    try:
-        if kind == ".parquet":
-            table = pd.read_parquet(path)
-            return table.map(lambda v: "" if pd.isna(v) else str(v).strip())
-        if separator is None and kind not in SEPARATORS:
-            known = ", ".join([*SEPARATORS, ".parquet"])
-            raise ParameterError(
-                f"{path.name}: expected one of {known}, or say which `separator` its columns have"
-            )
-        return pd.read_csv(
-            path,
-            sep=separator or SEPARATORS[kind],
-            header=0 if header else None,
-            dtype=str,
-            keep_default_na=False,
-            quoting=3 if kind != ".csv" else 0,  # tabs need no quotes, and glosses are full of lone ones
-        ).map(lambda v: v.strip())
-    except ParameterError:
-        raise
-    except Exception as e:  # pandas and pyarrow have a dozen ways to say this
-        raise DataError(f"{path} cannot be read as a table ({type(e).__name__}: {e})") from e
+    table = pd.read_parquet(path).reset_index(drop=True)
+    cells = table.map(lambda v: "" if pd.isna(v) else str(v).strip())
+    return [[str(c) for c in table.columns], *cells.values.tolist()]
 
 
-def _column(path: Path, table: pd.DataFrame, what: str, column: str | int) -> list[str]:
-    names = [str(c) for c in table.columns]
+def _column(
+    path: Path, names: list[str], rows: list[list[str]], what: str, column: str | int | None
+) -> list[str]:
     if isinstance(column, str) and column in names:
-        return table.iloc[:, names.index(column)].tolist()
+        return [row[names.index(column)] for row in rows]
     if isinstance(column, int) and not isinstance(column, bool) and 0 <= column < len(names):
-        return table.iloc[:, column].tolist()
+        return [row[column] for row in rows]
     hint = suggest(column, names) if isinstance(column, str) else ""
     listed = ", ".join(f"{i}: {name}" if name != str(i) else name for i, name in enumerate(names))
     raise DataError(f"{path} has no column {column!r} for {what}; its columns are {listed}{hint}")

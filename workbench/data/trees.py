@@ -67,8 +67,10 @@ def galton_watson(
     Raises:
         ParameterError: a value outside its range.
     """
-    if not (isinstance(mean, int | float) and 0 < mean < np.inf):
-        raise ParameterError(f"mean must be a positive number of children, not {mean!r}")
+    if not (isinstance(mean, int | float) and 0 < mean <= MAX_NODES):
+        raise ParameterError(
+            f"mean must be a number of children above 0, at most {MAX_NODES:,}, not {mean!r}"
+        )
     _whole("max_nodes", max_nodes, 1, MAX_NODES)
     if generations is not None:
         _whole("generations", generations, 0)
@@ -76,7 +78,10 @@ def galton_watson(
     parents = [np.array([-1])]
     first, n, depth = 0, 1, 0
     while first < n < max_nodes and (generations is None or depth < generations):
-        children = np.repeat(np.arange(first, n), rng.poisson(mean, size=n - first))[: max_nodes - n]
+        room = max_nodes - n
+        counts = np.minimum(rng.poisson(mean, size=n - first), room)
+        counts = counts[: np.searchsorted(counts.cumsum(), room) + 1]  # those after it would not fit anyway
+        children = np.repeat(np.arange(first, first + len(counts)), counts)[:room]
         parents.append(children)
         first, n, depth = n, n + len(children), depth + 1
     return _from_parents(np.concatenate(parents))
