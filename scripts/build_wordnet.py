@@ -44,18 +44,20 @@ class Reader(WordNetCorpusReader):
         return None
 
 
+def lexnames_file() -> str:
+    """Rows of number, name and category."""
+    rows = [(c, f"{pos}.{name}") for c, pos in CATEGORY for name in LEXNAMES[pos].split()]
+    rows.append((3, "adj.ppl"))
+    return "".join(f"{i:02d}\t{name}\t{c}\n" for i, (c, name) in enumerate(rows))
+
+
 def read_nouns(folder: Path) -> tuple[list[Synset], dict[int, str]]:
     """All noun synsets by rising offset, and the gloss at each offset."""
     with tempfile.TemporaryDirectory() as aside:  # nltk reads only below folders on its own search path
         for file in folder.iterdir():
             if file.is_file():
                 shutil.copy(file, aside)
-        parts = [(c, f"{pos}.{name}") for c, pos in CATEGORY for name in LEXNAMES[pos].split()] + [
-            (3, "adj.ppl")
-        ]
-        Path(aside, "lexnames").write_text(
-            "".join(f"{i:02d}\t{name}\t{c}\n" for i, (c, name) in enumerate(parts))
-        )
+        Path(aside, "lexnames").write_text(lexnames_file())
         nltk.data.path.append(aside)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about languages other than English
