@@ -85,4 +85,5 @@ def load_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, A
             about = json.loads((f.metadata() or {})["about"])
             return {k: f.get_tensor(k) for k in f.keys()}, about  # noqa: SIM118 - safe_open is not a dict
     except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as e:
-        raise CheckpointError(f"{path} is not a readable workbench checkpoint ({type(e).__name__}: {e})") from e
+        reason = f"{type(e).__name__}: {e}"
+        raise CheckpointError(f"{path} is not a readable workbench checkpoint ({reason})") from e
