@@ -125,10 +125,11 @@ function render({ model, el }) {
       const ms = performance.now() - started;
       stats[quick ? "quick" : "full"] = ms;
       if (!quick) fullCost = ms;
-      else budget = Math.min(20000, Math.max(300, budget * (ms > 36 ? 0.8 : ms < 24 ? 1.15 : 1)));
+      else budget = Math.min(20000, Math.max(400, budget * Math.min(1.15, Math.max(0.5, 30 / ms))));
     });
     clearTimeout(settle);
-    if (quick) settle = setTimeout(() => ask(false), 150); // at rest: everything, at full quality
+    // At rest: everything, at full quality. A held plane may move again any moment, so there rest takes longer.
+    if (quick) settle = setTimeout(() => ask(false), grip ? Math.max(150, 2 * fullCost) : 150);
   }
   function paintOver() { // the pointer's company has its own canvas, so that hovering repaints no points
     over.clearRect(-S, -S, 2 * S, 2 * S);

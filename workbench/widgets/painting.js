@@ -16,9 +16,7 @@ function readScene(model) {
     n, xy, rows: [], out: new Float64Array(2 * n), colour: array(model, "_color", Uint8Array),
     parents: array(model, "_parents", Int32Array), legend: model.get("_legend"), shown: new Set(), visible: [],
   };
-  scene.weight = new Float32Array(n).fill(1); // how many nodes hang below: decides who is labelled and drawn first
-  if (scene.parents.length)
-    for (let i = 0; i < n; i++) for (let p = scene.parents[i]; p >= 0; p = scene.parents[p]) scene.weight[p]++;
+  scene.weight = branchSizes(scene.parents, n); // decides who is labelled and drawn first
   scene.order = Uint32Array.from({ length: n }, (_, i) => i).sort((i, j) => scene.weight[j] - scene.weight[i]);
   const edges = array(model, "_edges", Uint32Array), tree = [], cross = [];
   for (let k = 0; k < edges.length; k += 2) {
@@ -27,6 +25,20 @@ function readScene(model) {
   }
   tree.sort((e, f) => scene.weight[f[1]] - scene.weight[e[1]]);
   return Object.assign(scene, { tree, cross });
+}
+
+/** How many nodes hang at and below each node: a node hands its count up once all its children have. */
+function branchSizes(parents, n) {
+  const size = new Float32Array(n).fill(1), waiting = new Uint32Array(n), ready = [];
+  for (const p of parents) if (p >= 0) waiting[p]++;
+  for (let i = 0; i < parents.length; i++) if (!waiting[i]) ready.push(i);
+  while (ready.length) {
+    const i = ready.pop(), p = parents[i];
+    if (p < 0) continue;
+    size[p] += size[i];
+    if (--waiting[p] === 0) ready.push(p);
+  }
+  return size;
 }
 
 async function readText(model) {
@@ -58,26 +70,31 @@ function geodesic(ctx, R, ux, uy, vx, vy) { // canvas origin at the disk's centr
   ctx.arc(R * cx, -R * cy, R * r, from, to, turn < 0);
 }
 
-function paintEdges(ctx, scene, R, edges, budget, shortest) {
-  const o = scene.out;
-  let drawn = 0;
-  ctx.beginPath();
-  for (const [i, j] of edges) {
-    const ux = o[2 * i], uy = o[2 * i + 1], vx = o[2 * j], vy = o[2 * j + 1];
-    if (ux * ux + uy * uy > 0.975 && vx * vx + vy * vy > 0.975) continue; // both ends melted into the rim
-    if (R * (Math.abs(ux - vx) + Math.abs(uy - vy)) < shortest) continue;
-    geodesic(ctx, R, ux, uy, vx, vy);
-    if (++drawn >= budget) break;
-    if (drawn % 300 === 0) (ctx.stroke(), ctx.beginPath()); // one path of 80,000 pieces is far slower than many
+function visibleEdges(scene, R, edges, most, shortest) {
+  const o = scene.out, seen = [];
+  for (const edge of edges) {
+    const i = 2 * edge[0], j = 2 * edge[1];
+    if (o[i] ** 2 + o[i + 1] ** 2 > 0.975 && o[j] ** 2 + o[j + 1] ** 2 > 0.975) continue; // both ends melt into the rim
+    if (R * (Math.abs(o[i] - o[j]) + Math.abs(o[i + 1] - o[j + 1])) < shortest) continue;
+    if (seen.push(edge) >= most) break;
   }
-  ctx.stroke();
-  return drawn;
+  return seen;
+}
+
+function paintEdges(ctx, scene, R, edges, alpha) {
+  const o = scene.out;
+  ctx.globalAlpha = alpha * Math.min(1, Math.sqrt(1000 / edges.length)); // many edges, faint edges
+  for (let k = 0; k < edges.length; k += 300) { // one path of 80,000 pieces would be far slower than many paths
+    ctx.beginPath();
+    for (const [i, j] of edges.slice(k, k + 300)) geodesic(ctx, R, o[2 * i], o[2 * i + 1], o[2 * j], o[2 * j + 1]);
+    ctx.stroke();
+  }
 }
 
 const radius = (scene, i, w2) => scene.dot * (0.9 + (2.2 + 0.35 * Math.log2(scene.weight[i])) * (1 - w2));
 
 /** Points, heavier first into a grid of `cell` pixels: where thousands share a pixel at the rim one is drawn. */
-function paintPoints(ctx, scene, R, cell, quick) {
+function paintPoints(ctx, scene, R, cell, most) {
   const o = scene.out, side = Math.ceil((2 * R) / cell) + 2, taken = new Uint8Array(side * side);
   const batches = scene.legend.colours.map(() => []);
   scene.visible.length = 0;
@@ -85,15 +102,15 @@ function paintPoints(ctx, scene, R, cell, quick) {
     const at = (((o[2 * i + 1] + 1) * R) / cell | 0) * side + (((o[2 * i] + 1) * R) / cell | 0);
     if (taken[at]) continue;
     taken[at] = 1;
-    scene.visible.push(i);
     batches[scene.colour[i]].push(i);
+    if (scene.visible.push(i) >= most) break;
   }
   batches.forEach((batch, colour) => {
     ctx.fillStyle = scene.legend.colours[colour];
     for (let k = batch.length - 1; k >= 0; k--) {
       const i = batch[k], x = R * o[2 * i], y = -R * o[2 * i + 1];
       const r = radius(scene, i, o[2 * i] ** 2 + o[2 * i + 1] ** 2);
-      if (r < 1.3 || (quick && r < 2.5)) ctx.fillRect(x - r, y - r, 2 * r, 2 * r);
+      if (r < 1.3 || (most < Infinity && r < 2.5)) ctx.fillRect(x - r, y - r, 2 * r, 2 * r);
       else (ctx.beginPath(), ctx.arc(x, y, r, 0, 7), ctx.fill());
     }
   });
@@ -126,7 +143,7 @@ function paintLabels(ctx, scene, R, theme, first) {
     if (scene.shown.size >= LABELS) break;
     const text = words(scene, i).label, cut = text.length > 26 ? text.slice(0, 25) + "…" : text;
     const w = ctx.measureText(cut).width, x = R * o[2 * i], y = -R * o[2 * i + 1];
-    const gap = radius(scene, i, o[2 * i] ** 2 + o[2 * i + 1] ** 2) + 3;
+    const gap = radius(scene, i, o[2 * i] ** 2 + o[2 * i + 1] ** 2) + (first.includes(i) ? 7 : 3); // clear of its ring
     const spots = [[x + gap, y], [x - gap - w, y], [x - w / 2, y - gap - 6], [x - w / 2, y + gap + 6]];
     const spot = spots.find(([left, mid]) => Math.abs(mid) < R - 6 && left > -R && left + w < R &&
       !boxes.some((b) => left < b[2] && left + w > b[0] && mid - 8 < b[3] && mid + 8 > b[1]));
@@ -149,11 +166,10 @@ function paintScene(ctx, scene, R, theme, budget) {
   ctx.fill();
   ctx.strokeStyle = theme.ink;
   ctx.lineWidth = 1;
-  if (!quick) (ctx.globalAlpha = 0.1), paintEdges(ctx, scene, R, scene.cross, Infinity, 2);
-  ctx.globalAlpha = scene.n > 3000 ? 0.22 : 0.35;
-  paintEdges(ctx, scene, R, scene.tree, budget, quick ? 3 : 1);
+  if (!quick) paintEdges(ctx, scene, R, visibleEdges(scene, R, scene.cross, Infinity, 2), 0.15);
+  paintEdges(ctx, scene, R, visibleEdges(scene, R, scene.tree, budget, quick ? 3 : 1), 0.4);
   ctx.globalAlpha = 1;
-  paintPoints(ctx, scene, R, quick ? 2 : 0.5, quick);
+  paintPoints(ctx, scene, R, quick ? 2 : 0.5, 3 * budget);
   ctx.beginPath();
   ctx.arc(0, 0, R, 0, 7);
   ctx.globalAlpha = 0.6;
