@@ -114,13 +114,16 @@ def to_json(fig: go.Figure) -> str:
 def compact(fig: go.Figure, least: int = 256) -> go.Figure:
     """A copy for drawing: long float64 arrays as float32, long integers in fewest bytes, a uid a trace.
 
-    Arrays shorter than `least`, and those that float32 would move by more than 1e-5 of their range, stay.
+    Arrays that float32 would move by more than 1e-5 of their range stay float64. Those shorter than `least`
+    become lists, which the JSON shows as numbers that a diff can compare.
     """
 
     def shrink(value: Any) -> Any:
         if isinstance(value, dict):
             return {k: shrink(v) for k, v in value.items()}
-        if isinstance(value, np.ndarray) and value.size >= least:
+        if isinstance(value, np.ndarray) and value.size < least:
+            return value.tolist()
+        if isinstance(value, np.ndarray):
             if value.dtype == np.float64:
                 small = value.astype(np.float32)
                 finite = value[np.isfinite(value)]

@@ -96,9 +96,10 @@ def extend(u, v) -> tuple[np.ndarray, np.ndarray]:
     u, v = np.asarray(u, dtype=complex), np.asarray(v, dtype=complex)
     if np.any(u == v):
         raise ManifoldError("a geodesic needs two different points, got the same point twice")
-    direction = translate(v, u)
+    inside = geodesic_polyline(u, v, 2)[..., 1]  # a base point that is not ideal even when u and v are
+    direction = translate(v, inside)
     direction = direction / abs(direction)
-    return translate(-direction, -u), translate(direction, -u)
+    return translate(-direction, -inside), translate(direction, -inside)
 
 
 def circle(center, radius) -> tuple[np.ndarray, np.ndarray]:
