@@ -127,6 +127,12 @@ class Space(geoopt.manifolds.base.Manifold):
         with torch.no_grad():
             return self.projx(self.from_tangent(v).to(dtype))
 
+    def random_normal(self, *size, mean: float = 0.0, std: float = 1.0, dtype=None, device=None) -> Tensor:
+        """geoopt's `random`: from_tangent of N(mean, std² I); `size` ends in the number of coordinates."""
+        shape = tuple(size[0]) if len(size) == 1 and not isinstance(size[0], int) else size
+        v = torch.randn(*shape[:-1], self.intrinsic_dim(shape[-1]), dtype=dtype, device=device) * std + mean
+        return geoopt.ManifoldTensor(self.from_tangent(v), manifold=self)
+
     # -- checks -------------------------------------------------------------------------------------------
     def check(self, x: Tensor, name: str = "x") -> Tensor:
         """x itself, or ManifoldError saying what came and what was expected; reads the data."""

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from workbench.errors import ManifoldError
 from workbench.manifolds.base import Curved, enter, leave, only_last
+from workbench.manifolds.mobius import gyrate
 from workbench.manifolds.numerics import Scalar, asinhc, dot, norm, rejection, safe_sqrt, sinhc, sqrt
-from workbench.manifolds.poincare import gyrate
 
 # Largest √c·dist0 whose coordinates and their products stay finite.
 _EDGE = {torch.float32: 87.0, torch.float64: 350.0}
@@ -42,7 +42,7 @@ def sinh_half(x: Tensor, y: Tensor, c: Scalar, exact: bool) -> Tensor:
     x, y, xx, yy, xy = (torch.where(same, t, 1.0) for t in (x, y, xx, yy, xy))
     nx, ny = xx.sqrt(), yy.sqrt()
     across = rejection(x, y, exact)
-    angular = c * dot(across, across) * xx / (2 * (nx * ny + xy))
+    angular = c * dot(across, across) * (xx / (2 * (nx * ny + xy)))
     side = (radial / (nx + ny)).square() / (2 * (1 + x0 * y0 + nx * ny)) + angular
     return safe_sqrt(torch.where(same, side, close))
 
@@ -60,7 +60,8 @@ def translate(x: Tensor, y: Tensor, c: Scalar) -> Tensor:
     w = x + y
     along = c * dot(x, w) / n
     across = w - x * (along / n)
-    parallel = (along * (n + p) + xx * c * dot(across, across)) / (n * y0 + x0 * p)
+    whole = n * y0 + x0 * p
+    parallel = along * ((n + p) / whole) + c * dot(across, across) * (xx / whole)
     return torch.where(back, across + x * (parallel / n), direct)
 
 
@@ -218,6 +219,23 @@ class Lorentz(Curved, geoopt.Lorentz):
         turned = gyrate(x / up_x, y / up_y, pull(x, v, c), 2 / up_x, 2 / up_y, c)
         return self._tangent(y, push(y, turned, c), dtype)
 
+    def transp0(self, y: Float[Tensor, "... n"], u: Float[Tensor, "... n"], *, dim: int = -1) -> Tensor:
+        """Parallel transport of u from the origin to y."""
+        only_last(dim)
+        (y, u), dtype = self._spatial(y=y, u=u)
+        return self._tangent(y, push(y, u, self._c), dtype)
+
+    def transp0back(self, x: Float[Tensor, "... n"], u: Float[Tensor, "... n"], *, dim: int = -1) -> Tensor:
+        """Parallel transport of u from x to the origin; the time coordinate is 0."""
+        only_last(dim)
+        (x, u), dtype = self._spatial(x=x, u=u)
+        v = pull(x, u, self._c)
+        return torch.cat([torch.zeros_like(v[..., :1]), v], -1).to(dtype)
+
+    def geodesic_unit(self, t: float | Tensor, x: Tensor, u: Tensor, *, dim: int = -1, project: bool = True):
+        """Point at distance t from x in the direction u (any length)."""
+        return self.expmap(x, t * u / self.norm(x, u, keepdim=True), dim=dim)
+
     def geodesic(
         self, t: float | Tensor, x: Float[Tensor, "... n"], y: Float[Tensor, "... n"], *, dim: int = -1
     ) -> Float[Tensor, "... n"]:
@@ -231,7 +249,7 @@ class Lorentz(Curved, geoopt.Lorentz):
 
     # -- gyrovector operations ----------------------------------------------------------------------------
     def add(self, x: Float[Tensor, "... n"], y: Float[Tensor, "... n"]) -> Float[Tensor, "... n"]:
-        """The translation that carries the origin to x, applied to y: Möbius addition in these coordinates."""
+        """The translation that carries the origin to x, applied to y (Möbius addition on this chart)."""
         (x, y), dtype = self._spatial(x=x, y=y)
         return self._point(translate(x, y, self._c), dtype)
 

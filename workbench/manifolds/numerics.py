@@ -135,7 +135,7 @@ def _exact_rejection(x: Tensor, y: Tensor, k: Tensor) -> Tensor:
 
 
 def rejection(x: Tensor, y: Tensor, exact: bool) -> Tensor:
-    """Component of x - y (or of -y) perpendicular to x; `exact` keeps its digits when x - y is nearly along x.
+    """Component of x - y perpendicular to x; `exact` keeps its digits when x - y is nearly along x.
 
     Gradients are those of the plain form.
     """

@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from workbench.manifolds.base import Curved, enter, leave, only_last
-from workbench.manifolds.numerics import Scalar, asinhc, dot, gap, norm, safe_sqrt, sqrt, tanhc
+from workbench.manifolds.base import enter, leave, only_last
+from workbench.manifolds.mobius import Mobius, gyrate, translate
+from workbench.manifolds.numerics import asinhc, dot, gap, norm, safe_sqrt, sqrt, tanhc
 
 # Largest √c|x| that surely rounds to a point inside the ball: dist0 is at most 16.6/√c, respectively 35.3/√c.
 _EDGE = {torch.float32: 2.0**-23, torch.float64: 2.0**-50}
@@ -24,14 +25,6 @@ def _sech2(s: Tensor) -> Tensor:
     return s.clamp_max(40.0).cosh().square().reciprocal()
 
 
-def _translate(x: Tensor, y: Tensor, gx: Tensor, gy: Tensor, c: Scalar) -> tuple[Tensor, Tensor]:
-    """x ⊕ y and its gap; no difference of near-equal numbers but x + y itself."""
-    w = x + y
-    s = c * dot(w, w)
-    g = gx * gy
-    return (gx * w + s * x) / (s + g), g / (s + g)
-
-
 def _inside(z: Tensor, g: Tensor, dtype: torch.dtype) -> Tensor:
     """z in the caller's dtype, pulled in radially where rounding could put it on the boundary."""
     least = _EDGE[dtype] * (2 - _EDGE[dtype])
@@ -40,7 +33,7 @@ def _inside(z: Tensor, g: Tensor, dtype: torch.dtype) -> Tensor:
     return (z * factor).to(dtype)
 
 
-class PoincareBall(Curved, geoopt.PoincareBall):
+class PoincareBall(Mobius, geoopt.PoincareBall):
     """The ball of radius 1/√c, sectional curvature -c.
 
     `expmap0`, `logmap0` use coordinates (dist0 = 2|u|, the metric at the origin is 4·identity);
@@ -69,10 +62,6 @@ class PoincareBall(Curved, geoopt.PoincareBall):
 
     def _from_disk(self, b: Tensor, g: Tensor) -> Tensor:
         return _inside(b, g, torch.float64)
-
-    def _gaps(self, dtype: torch.dtype, *points: Tensor) -> list[Tensor]:
-        c = self._c
-        return [gap(x, c, dtype == torch.float64) for x in points]
 
     # -- distances ----------------------------------------------------------------------------------------
     def dist(
@@ -130,7 +119,7 @@ class PoincareBall(Curved, geoopt.PoincareBall):
         c = self._c
         (gx,) = self._gaps(dtype, x)
         s = sqrt(c) * norm(u) / gx
-        return _inside(*_translate(x, tanhc(s) / gx * u, gx, _sech2(s), c), dtype)
+        return _inside(*translate(x, tanhc(s) / gx * u, gx, _sech2(s), c), dtype)
 
     def logmap(self, x: Float[Tensor, "... d"], y: Float[Tensor, "... d"], *, dim: int = -1) -> Tensor:
         """Initial velocity (coordinates) of the geodesic from x that is at y at time 1."""
@@ -171,7 +160,7 @@ class PoincareBall(Curved, geoopt.PoincareBall):
         """Möbius addition x ⊕ y: the translation that carries the origin to x, applied to y."""
         (x, y), dtype = enter(x=x, y=y)
         gx, gy = self._gaps(dtype, x, y)
-        return _inside(*_translate(x, y, gx, gy, self._c), dtype)
+        return _inside(*translate(x, y, gx, gy, self._c), dtype)
 
     def neg(self, x: Tensor) -> Tensor:
         """⊖x = -x."""
@@ -226,11 +215,3 @@ class PoincareBall(Curved, geoopt.PoincareBall):
         if float(size) < 1:
             return True, None
         return False, f"c|x|² must be below 1, got {float(size) ** 2:.9g}"
-
-
-def gyrate(x: Tensor, y: Tensor, v: Tensor, gx: Tensor, gy: Tensor, c: Scalar) -> Tensor:
-    """gyr[y, -x] v, the rotation of parallel transport from x to y, written with the difference y - x."""
-    w = y - x
-    square = c * dot(w, w)
-    wv, xv = c * dot(w, v), c * dot(x, v)
-    return v - 2 * (wv * (w - gx * y) + xv * (gy * w + square * y)) / (square + gx * gy)

@@ -1,7 +1,8 @@
 """How tree-like a metric is, and how well an embedding keeps one.
 
 δ-hyperbolicity compares the three ways to pair up four points: with the sums of opposite distances sorted,
-S1 >= S2 >= S3, δ = max (S1 - S2)/2 over quadruples (Gromov 1987); 0 for trees, and 2δ/diameter <= 1 in general.
+S1 >= S2 >= S3, δ = max (S1 - S2)/2 over quadruples (Gromov 1987); 0 for trees, and 2δ/diameter <= 1 in
+general.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ METHODS = ("exact", "base_point", "sampled")
 class DeltaHyperbolicity:
     """Result of `delta_hyperbolicity`.
 
-    delta: the largest (S1 - S2)/2 found; mean: its mean over the quadruples (nan for "exact" and "base_point");
-    diameter: the largest distance seen; relative: 2·delta/diameter, 0 for a tree; null: the same estimator on a
+    delta: the largest (S1 - S2)/2 found; mean: its mean over the sampled quadruples (else None); diameter:
+    the largest distance seen; relative: 2·delta/diameter, 0 for a tree; null: the same estimator on a
     Gaussian cloud of as many points and dimensions, or None.
     """
 
     delta: float
-    mean: float
+    mean: float | None
     diameter: float
     relative: float
     method: str
@@ -39,9 +40,9 @@ class DeltaHyperbolicity:
 class Distortion:
     """Result of `distortion`.
 
-    average: mean of |scale·d_embedding/d_graph - 1|; worst: largest ratio over smallest ratio (1 is isometric up to
-    scale, independent of scale); expansion, contraction: the largest ratio and the largest inverse ratio, scaled;
-    scale: the factor the embedding's distances were multiplied by.
+    average: mean of |scale·d_embedding/d_graph - 1|; worst: largest ratio over smallest ratio (1 is
+    isometric up to scale, independent of scale); expansion, contraction: the largest ratio and the largest
+    inverse ratio, scaled; scale: the factor the embedding's distances were multiplied by.
     """
 
     average: float
@@ -66,16 +67,17 @@ def delta_hyperbolicity(
 
     Args:
         points: (n, k) coordinates on `manifold`, or an (n, n) symmetric matrix of distances.
-        method: "exact": the four-point maximum over all quadruples, pairs taken far first and cut off as soon as no
-            better is possible (Cohen, Coudert, Lancin 2015); O(n²) memory, O(n⁴) time at worst, for n up to a few
-            hundred. "base_point": the maximum over quadruples that contain point `base`, by the max-min product of
-            Gromov products (Fournier, Ismail, Vigneron 2015); O(n²) memory, O(n³) time; at most δ, at least δ/2.
-            "sampled": `samples` random quadruples; at most δ; no n×n matrix, any n.
-        null: also measure a Gaussian cloud of n points in `dim` Euclidean dimensions (default: the manifold's own),
-            the value that no structure at all would give.
+        method: one of
+            "exact": the four-point maximum over all quadruples, far pairs first, cut off as soon as no
+            better is possible (Cohen, Coudert, Lancin 2015); O(n²) memory, O(n⁴) time at worst, n up to a
+            few hundred. "base_point": the maximum over quadruples that contain point `base`, by the max-min
+            product of Gromov products (Fournier, Ismail, Vigneron 2015); O(n²) memory, O(n³) time; at most
+            δ, at least δ/2. "sampled": `samples` random quadruples; at most δ; no n×n matrix, any n.
+        null: also measure a Gaussian cloud of n points in `dim` Euclidean dimensions (default: the
+            manifold's own), the value that no structure at all would give.
 
     Raises:
-        ManifoldError: unknown method, fewer than four points, or a matrix that is not a finite distance matrix.
+        ManifoldError: unknown method, fewer than four points, or not a finite distance matrix.
     """
     if method not in METHODS:
         raise ManifoldError(
@@ -98,7 +100,7 @@ def delta_hyperbolicity(
         else:
             distances = points if manifold is None else manifold.cdist(points, points, exact=True)
             delta = _all_quadruples(distances) if method == "exact" else _base_point(distances, base)
-            mean, diameter = float("nan"), float(distances.max())
+            mean, diameter = None, float(distances.max())
     cloud = None
     if null:
         cloud = _null_model(points, manifold, dim, method=method, samples=samples, base=base, seed=seed)
@@ -111,8 +113,8 @@ def distortion(d_embedding: Tensor, d_graph: Tensor, *, scale: float | str = "be
     """Average and worst-case distortion of embedded against true distances of the same pairs.
 
     Args:
-        d_embedding, d_graph: equal shapes: square symmetric matrices (their upper triangles are read) or lists of
-            pairs. Pairs with d_graph = 0 are refused, infinite ones (disconnected) left out.
+        d_embedding, d_graph: equal shapes: square symmetric matrices (their upper triangles are read) or
+            lists of pairs. Pairs with d_graph = 0 are refused, infinite ones (disconnected) left out.
         scale: "best" multiplies d_embedding by the factor that minimises the average (the median of
             d_graph/d_embedding weighted by d_embedding/d_graph); a number is used as it is, 1.0 for none.
 
@@ -184,14 +186,14 @@ def _sampled(points: Tensor, manifold, samples: int, seed: int) -> tuple[float, 
 
 
 def _all_quadruples(d: Tensor) -> float:
-    """The exact maximum: the pair sums with the largest total is what bounds δ, so far pairs come first."""
+    """The exact maximum over (a,b), (c,d) with S1 = d(a,b) + d(c,d); far pairs come first."""
     i, j = torch.triu_indices(*d.shape, 1, device=d.device)
     far, order = d[i, j].sort(descending=True)
     i, j = i[order], j[order]
     reach = far.tolist()
     best = 0.0
     for k in range(1, len(reach)):
-        # (S1 - S2)/2 <= min(d(a,b), d(c,d))/2... of the pairs in S1: by the triangle inequality S2 >= max of the two
+        # by the triangle inequality S2 >= max(d(a,b), d(c,d)), so that (S1 - S2)/2 <= min(d(a,b), d(c,d))/2
         if reach[k] / 2 <= best:
             break
         a, b, c, e = i[k], j[k], i[:k], j[:k]
