@@ -134,7 +134,9 @@ def _check(tasks: list[Task]) -> None:
     if stale:
         console.print(f"{len(stale)} of {len(tasks)} runs are missing or out of date: workbench figures")
         raise typer.Exit(1)
-    console.print(f"[green]All {len(tasks)} runs are up to date.[/]")
+    console.print(
+        f"[green]All {len(tasks)} runs are up to date.[/]" if tasks else "The manifest lists no runs yet."
+    )
 
 
 def _run(listing: Any, tasks: list[Task], jobs: int) -> None:

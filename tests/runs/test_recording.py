@@ -135,3 +135,36 @@ def test_track_yields_everything_in_order(capsys):
 def test_show_is_silent_outside_jupyter(fig, capsys):
     runs.show(fig)
     assert capsys.readouterr().out == ""
+
+
+@pytest.fixture
+def displayed(monkeypatch):
+    """What a kernel would have shown."""
+    things = []
+    monkeypatch.setattr(recording, "in_kernel", lambda: True)
+    monkeypatch.setattr("IPython.display.display", things.append)
+    return things
+
+
+def test_a_figure_shown_and_then_recorded_is_displayed_once_with_its_verdict(run, fig, displayed):
+    runs.show(fig)
+    runs.record("dots", fig, numbers={"n": 1}, verdict="One.")
+    runs.record("lines", go.Figure(fig), numbers={"n": 1}, verdict="Still one.")
+    assert [getattr(thing, "data", None) for thing in displayed if not isinstance(thing, go.Figure)] == [
+        "**One.**",
+        "**Still one.**",
+    ]
+    assert sum(isinstance(thing, go.Figure) for thing in displayed) == 2
+
+
+def test_a_headless_run_shows_no_widget_but_what_stands_in_for_it(run, fig, displayed, monkeypatch):
+    from ipywidgets import IntSlider
+
+    slider = IntSlider()
+    runs.show(slider)
+    runs.show(slider, static=fig)
+    runs.show(slider, live=True)
+    monkeypatch.delenv(recording.RUN)
+    runs.show(slider)
+    assert "interactive view" in displayed[0].data
+    assert displayed[1] is fig and displayed[2] is slider and displayed[3] is slider

@@ -113,7 +113,8 @@ def _details(title: str, values: Mapping[str, Any]) -> str:
         f"<tr><th>{html.escape(str(name))}</th><td>{html.escape(_short(value))}</td></tr>"
         for name, value in values.items()
     )
-    return f"<details><summary>{title}</summary><table>{rows}</table></details>" if rows else ""
+    state = " open" if title == "Numbers" and len(values) <= 8 else ""
+    return f"<details{state}><summary>{title}</summary><table>{rows}</table></details>" if rows else ""
 
 
 def _short(value: Any) -> str:

@@ -44,5 +44,6 @@ class Watcher:
             self._progress.update(self._bars[task.name], completed=at, total=of)
         else:
             self._progress.remove_task(self._bars.pop(task.name))
+            self._progress.refresh()
             mark = "[green]✓[/]" if detail.status == "done" else f"[red]✗ {detail.status}[/]"
             self.say(f"{mark} {task.name} in {detail.duration:.0f} s")
