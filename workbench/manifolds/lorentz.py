@@ -15,10 +15,10 @@ from torch import Tensor
 from workbench.errors import ManifoldError
 from workbench.manifolds.base import Curved, enter, leave, only_last
 from workbench.manifolds.mobius import gyrate
-from workbench.manifolds.numerics import Scalar, asinhc, dot, norm, rejection, safe_sqrt, sinhc, sqrt
+from workbench.manifolds.numerics import Scalar, asinh, asinhc, detached, dot, norm, rejection, safe_sqrt, sinhc, sqrt
 
-# Largest √c·dist0 whose coordinates and their products stay finite.
-_EDGE = {torch.float32: 87.0, torch.float64: 350.0}
+# Largest |x| of a point that is made: its square and its rounding to the dtype stay finite (√c·dist0 of 88 and 345).
+_LARGEST = {torch.float32: 1e38, torch.float64: 1e150}
 
 
 def time_of(x: Tensor, c: Scalar) -> Tensor:
@@ -35,7 +35,7 @@ def sinh_half(x: Tensor, y: Tensor, c: Scalar, exact: bool) -> Tensor:
     # both near the origin: the Minkowski chord
     near = (c * dot(d, d) - (radial / (x0 + y0)).square()) / 4
     # one near the origin, or opposite sides of it: x0 y0 - 1 - <x, y>, all terms of one sign or unequal
-    apart = ((xx * (y0 + 1) / (x0 + 1) + yy * (x0 + 1) / (y0 + 1)) / 2 - xy) / 2
+    apart = (xx / (x0 + 1) * (y0 + 1) + yy / (y0 + 1) * (x0 + 1)) / 4 - xy / 2
     close = torch.where((xx < 1) & (yy < 1), near, apart)
     # the same side: radial and angular parts
     same = (xy > 0) & (torch.minimum(xx, yy) > 0.25)
@@ -54,9 +54,9 @@ def translate(x: Tensor, y: Tensor, c: Scalar) -> Tensor:
     direct = y + x * (y0 + xy / (1 + x0))
     # y points back across the origin: split along x, so that what cancels is x + y alone
     back = (xy < 0) & (xx > 1)
-    x, xx, xy = (torch.where(back, t, 1.0) for t in (x, xx, xy))
+    x, xx, p = (torch.where(back, t, 1.0) for t in (x, xx, -xy))
     n = xx.sqrt()
-    p = -xy / n
+    p = p / n
     w = x + y
     along = c * dot(x, w) / n
     across = w - x * (along / n)
@@ -156,10 +156,19 @@ class Lorentz(Curved, geoopt.Lorentz):
         return self._shoot(u, dtype)
 
     def _shoot(self, v: Tensor, dtype: torch.dtype) -> Tensor:
-        s = sqrt(self._c) * norm(v)
-        far = s > _EDGE[dtype]
-        v = v * torch.where(far, _EDGE[dtype] / torch.where(far, s, 1.0), 1.0)
-        return self._point(sinhc(s.clamp_max(_EDGE[dtype])) * v, dtype)
+        root = sqrt(self._c)
+        end = asinh(detached(root) * _LARGEST[dtype])
+        s = root * norm(v)
+        far = s > end
+        v = v * torch.where(far, end / torch.where(far, s, 1.0), 1.0)
+        return self._point(sinhc(torch.where(far, end, s)) * v, dtype)
+
+    def _within(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """The point, pulled in radially where its coordinates would overflow."""
+        shrink = 2.0**-512  # so that squares of anything finite are finite
+        size, most = norm(x * shrink), _LARGEST[dtype] * shrink
+        far = size > most
+        return self._point(x * torch.where(far, most / torch.where(far, size, 1.0), 1.0), dtype)
 
     def logmap0(self, x: Float[Tensor, "... n"], *, dim: int = -1) -> Float[Tensor, "... n"]:
         """Inverse of `expmap0`; the time coordinate is 0."""
@@ -192,7 +201,7 @@ class Lorentz(Curved, geoopt.Lorentz):
         c = self._c
         v = pull(x, u, c)
         s = sqrt(c) * norm(v)
-        return self._point(translate(x, sinhc(s) * v, c), dtype)
+        return self._within(translate(x, sinhc(s.clamp_max(700.0)) * v, c), dtype)
 
     def logmap(self, x: Float[Tensor, "... n"], y: Float[Tensor, "... n"], *, dim: int = -1) -> Tensor:
         """Initial velocity of the geodesic from x that is at y at time 1."""
@@ -200,7 +209,8 @@ class Lorentz(Curved, geoopt.Lorentz):
         (x, y), dtype = self._spatial(x=x, y=y)
         half = sinh_half(x, y, self._c, dtype == torch.float64)
         square = half.square()
-        u = asinhc(half) * (1 + square).rsqrt() * (y - x - 2 * square * x)
+        ratio = asinhc(half) * (1 + square).rsqrt()
+        u = ratio * (y - x) - (2 * ratio * square) * x
         return self._tangent(x, u, dtype)
 
     def transp(
@@ -251,7 +261,7 @@ class Lorentz(Curved, geoopt.Lorentz):
     def add(self, x: Float[Tensor, "... n"], y: Float[Tensor, "... n"]) -> Float[Tensor, "... n"]:
         """The translation that carries the origin to x, applied to y (Möbius addition on this chart)."""
         (x, y), dtype = self._spatial(x=x, y=y)
-        return self._point(translate(x, y, self._c), dtype)
+        return self._within(translate(x, y, self._c), dtype)
 
     def neg(self, x: Tensor) -> Tensor:
         """⊖x: the spatial part changes sign."""

@@ -22,6 +22,16 @@ def sqrt(c: Scalar) -> Scalar:
     return c.sqrt() if isinstance(c, Tensor) else math.sqrt(c)
 
 
+def asinh(t: Scalar) -> Scalar:
+    """Inverse hyperbolic sine of a Python float or of a tensor."""
+    return t.asinh() if isinstance(t, Tensor) else math.asinh(t)
+
+
+def detached(c: Scalar) -> Scalar:
+    """c without its gradient."""
+    return c.detach() if isinstance(c, Tensor) else c
+
+
 def dot(x: Tensor, y: Tensor) -> Tensor:
     """Inner product over the last dimension, kept."""
     return (x * y).sum(-1, keepdim=True)
@@ -162,10 +172,6 @@ def gap(x: Tensor, c: Scalar, exact: bool) -> Tensor:
     if not exact:
         return plain.clamp_min(GAP_FLOOR)
     return (plain + (_exact_gap(x.detach(), detached(c)) - plain).detach()).clamp_min(GAP_FLOOR)
-
-
-def detached(c: Scalar) -> Scalar:
-    return c.detach() if isinstance(c, Tensor) else c
 
 
 # Points on or outside the boundary are treated as at this gap (radius 43/√c), so that nothing is infinite.
