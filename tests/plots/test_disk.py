@@ -246,3 +246,10 @@ def test_shapes_of_the_plane():
         plots.circles([[0, 0]], -1)
     with pytest.raises(ParameterError, match="one number or 1"):
         plots.circles([[0, 0]], [1, 2])
+
+
+def test_in_a_crowd_the_labelled_points_are_marked():
+    fig = plots.disk(cloud(3500), labels=["name"] * 3500, label_top=5)
+    marked, notes = traces(fig)["labelled"], fig.layout.annotations
+    assert sorted(marked.x) == sorted(n.x for n in notes) and len(notes) == 5
+    assert "labelled" not in traces(plots.disk(cloud(30), labels=["name"] * 30))

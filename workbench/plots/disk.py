@@ -12,7 +12,7 @@ from workbench.errors import ParameterError
 from workbench.plots import geometry2d as plane
 from workbench.plots.canvas import REACH, SIDE, finish, join, polyline
 from workbench.plots.labels import descendants, place_labels
-from workbench.plots.template import COLORSCALE, GREY, LIGHT, PALETTE, SPACER, legend_width, text_width
+from workbench.plots.template import COLORSCALE, GREY, INK, LIGHT, PALETTE, SPACER, legend_width, text_width
 
 GL_FROM = 3_000  # markers from which WebGL draws faster than SVG
 MANY = 20_000  # points from which markers have one size and those on the same half pixel are merged
@@ -77,7 +77,9 @@ def disk(
     if edges is not None:
         line, meta["edges"] = edge_lines(z, edges, unit=unit, max_edges=max_edges)
         width = 1.2 if len(edges) < 500 else 0.9 if len(edges) < GL_FROM else 0.5
-        fig.add_trace(polyline(line, uid="edges", name="edges", width=width, gl=n >= GL_FROM))
+        gl = n >= GL_FROM
+        veil = "rgba(140, 146, 153, 0.3)" if gl else LIGHT  # thousands of lines must not add up to a solid
+        fig.add_trace(polyline(line, uid="edges", name="edges", width=width, color=veil, gl=gl))
     if label_priority is not None:
         priority = np.asarray(label_priority, dtype=float)
     else:
@@ -246,6 +248,11 @@ def _add_labels(fig, z, labels, order, *, limit, font, marker, side, unit, lines
             note |= dict(showarrow=False, xshift=round(label.dx, 1), yshift=round(label.dy, 1))
         notes.append(note | dict(font_size=font, bgcolor="rgba(255,255,255,0.72)", borderpad=0))
     fig.update_layout(annotations=notes)
+    if len(z) >= GL_FROM and placed:  # in a crowd a label must show which of the points it means
+        named = z[[label.index for label in placed]]
+        dot = dict(size=5, color=INK, line=dict(color="white", width=1))
+        base = dict(mode="markers", marker=dot, uid="labelled", hoverinfo="skip", showlegend=False)
+        fig.add_trace(go.Scattergl(x=named.real, y=named.imag, **base))  # SVG would lie below WebGL
     return {"given": sum(bool(text) for text in labels), "placed": len(placed)}
 
 

@@ -56,13 +56,14 @@ def place_labels(
         obstacles: further (positions, weight) better not covered, e.g. lines; a point weighs 6.
 
     Returns:
-        The placed labels, in the order given. No two boxes overlap, and no box covers the point or leader of
-        another label.
+        The placed labels, in the order given. No two boxes overlap, no box covers the point or leader of
+        another label, and no two leaders cross.
     """
     crowd = _Crowd([(pixels, 6.0), *obstacles], bounds)
     middle = np.array([bounds[0] + bounds[2], bounds[1] + bounds[3]]) / 2
     boxes = np.empty((0, 4))
     lines = np.empty((0, 2))  # sampled points of leaders and labelled markers
+    leaders = np.empty((0, 2, 2))
     placed: list[Label] = []
     for index in order:
         if len(placed) == limit:
@@ -78,6 +79,7 @@ def place_labels(
         leads = at + (centers - at)[:, None, :] * np.linspace(0, 1, 9)[None, :, None]
         free = (candidate[:, :2] >= bounds[:2]).all(axis=1) & (candidate[:, 2:] <= bounds[2:]).all(axis=1)
         free &= ~(_overlaps(candidate, boxes).any(axis=1) | _inside(lines[None], candidate).any(axis=1))
+        free &= ~((ring > 0) & _crossing(at, centers, leaders))
         free &= ~_inside(leads.reshape(1, -1, 2), boxes).reshape(len(boxes), len(leads), 9).any(axis=(0, 2))
         if not free.any():
             continue
@@ -85,6 +87,8 @@ def place_labels(
         best = int(cost.argmin())
         boxes = np.vstack([boxes, candidate[best]])
         lines = np.vstack([lines, leads[best] if ring[best] else at])
+        if ring[best]:
+            leaders = np.concatenate([leaders, [[at, centers[best]]]])
         dx, dy = centers[best] - at
         placed.append(
             Label(int(index), float(dx), float(dy), tuple(candidate[best].tolist()), bool(ring[best]))
@@ -120,6 +124,18 @@ def _overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _inside(points: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """(len(boxes), P) True where point p lies in the box; points (1, P, 2)."""
     return ((points > boxes[:, None, :2]) & (points < boxes[:, None, 2:])).all(axis=2)
+
+
+def _crossing(start: np.ndarray, ends: np.ndarray, lines: np.ndarray) -> np.ndarray:
+    """(K,) True where the segment from `start` to ends[k] crosses one of the segments `lines` (L, 2, 2)."""
+
+    def side(a, b, c):
+        (x, y), (u, v) = np.moveaxis(b - a, -1, 0), np.moveaxis(c - a, -1, 0)
+        return np.sign(x * v - y * u)
+
+    end, p, q = ends[:, None], lines[None, :, 0], lines[None, :, 1]
+    apart = side(start, end, p) * side(start, end, q) < 0
+    return (apart & (side(p, q, start) * side(p, q, end) < 0)).any(axis=1)
 
 
 class _Crowd:
