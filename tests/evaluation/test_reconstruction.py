@@ -89,9 +89,10 @@ def test_close_pairs_far_out_keep_their_order(name):
 
 
 def test_float32_points_are_compared_in_float64():
-    manifold = make("poincare")
-    points, closure = cloud(manifold, 50, 3, 6.0, seed=3).float(), some_pairs(50, 100, seed=3)
-    assert reconstruction(points, manifold, closure) == reconstruction(points.double(), manifold, closure)
+    for name in SPACES:
+        manifold = make(name)
+        points, closure = cloud(manifold, 50, 3, 6.0, seed=3).float(), some_pairs(50, 100, seed=3)
+        assert reconstruction(points, manifold, closure) == reconstruction(points.double(), manifold, closure)
 
 
 @pytest.mark.parametrize("name", SPACES)
@@ -148,7 +149,7 @@ def test_bad_input_is_one_sentence():
     points, closure = cloud(manifold, 10, 2, 2.0, seed=8), some_pairs(10, 20, seed=8)
     holed = points.clone()
     holed[3] = torch.nan
-    with pytest.raises(ManifoldError, match="1 of 10 rows hold NaN"):
+    with pytest.raises(ManifoldError, match="1 of 10"):
         reconstruction(holed, manifold, closure)
     with pytest.raises(ManifoldError, match="table"):
         reconstruction(points[None], manifold, closure)

@@ -51,20 +51,30 @@ class Ranks:
         return self.position.double() / (self.position + self.closer + self.tied)
 
 
+def as_tensor(values: Tensor | np.ndarray) -> Tensor:
+    """A tensor as it is, anything else copied (torch warns of read-only arrays, such as a closure)."""
+    return values if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
+
+
 def as_points(points: Tensor | np.ndarray, manifold) -> Tensor:
-    """`points` as a detached float64 (N, ambient) tensor; ManifoldError if it is no table or not finite."""
-    points = torch.as_tensor(points).detach().to(torch.float64)
+    """`points` as a detached float64 (N, ambient) tensor; ManifoldError if not a table on `manifold`."""
+    points = as_tensor(points).detach().to(torch.float64)
     if points.ndim != 2:
         raise ManifoldError(f"points must be a table (nodes, coordinates), but came as {tuple(points.shape)}")
-    bad = int((~torch.isfinite(points).all(-1)).sum())
-    if bad:
-        raise ManifoldError(f"points must be finite, but {bad} of {len(points)} rows hold NaN or infinity")
-    return points
+    return manifold.check(points, "points")
+
+
+def mean_average_precision(ranks: Ranks, pairs: Tensor) -> tuple[float, int]:
+    """Mean over the sources of `pairs` of the mean precision of their targets, and the number of sources."""
+    _, owner, count = pairs[:, 1].unique(return_inverse=True, return_counts=True)
+    total = torch.zeros(len(count), dtype=torch.float64, device=pairs.device)
+    total.index_add_(0, owner, ranks.precision.to(pairs.device))
+    return float((total / count).mean()), len(count)
 
 
 def as_pairs(pairs: Tensor | np.ndarray, n: int, name: str, device: torch.device | None = None) -> Tensor:
     """`pairs` as an int64 (P, 2) tensor of different nodes below n; ParameterError names what is wrong."""
-    pairs = torch.as_tensor(pairs, device=device)
+    pairs = as_tensor(pairs).to(device)
     if pairs.ndim != 2 or pairs.shape[1] != 2 or pairs.is_floating_point():
         came = f"{tuple(pairs.shape)} {pairs.dtype}"
         raise ParameterError(f"{name} must be integers of shape (pairs, 2), but came as {came}")

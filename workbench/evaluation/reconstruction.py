@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from workbench.errors import ParameterError
-from workbench.evaluation.ranking import as_pairs, as_points, rank_pairs
+from workbench.evaluation.ranking import as_pairs, as_points, as_tensor, mean_average_precision, rank_pairs
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,8 @@ def reconstruction(
     if sources is not None:
         closure = closure[torch.isin(closure[:, 1], _draw(closure[:, 1].unique(), sources, seed))]
     ranks = rank_pairs(points, manifold, closure, chunk=chunk, progress=progress)
-    _, owner, count = closure[:, 1].unique(return_inverse=True, return_counts=True)
-    total = torch.zeros(len(count), dtype=torch.float64).index_add_(0, owner, ranks.precision.cpu())
-    return Reconstruction(
-        map=float((total / count).mean()),
-        mean_rank=float(ranks.rank.mean()),
-        n_sources=len(count),
-        n_pairs=len(closure),
-    )
+    average, n_sources = mean_average_precision(ranks, closure)
+    return Reconstruction(average, float(ranks.rank.mean()), n_sources, len(closure))
 
 
 def _draw(known: Tensor, sources: int | Tensor | np.ndarray, seed: int) -> Tensor:
@@ -70,7 +64,7 @@ def _draw(known: Tensor, sources: int | Tensor | np.ndarray, seed: int) -> Tenso
             raise ParameterError(f"sources must be a positive count or node indices, but came as {sources}")
         generator = torch.Generator().manual_seed(seed)
         return known[torch.randperm(len(known), generator=generator)[:sources]]
-    sources = torch.as_tensor(sources).cpu().to(torch.int64)
+    sources = as_tensor(sources).cpu().to(torch.int64)
     stranger = sources[~torch.isin(sources, known)]
     if len(sources) == 0 or len(stranger):
         which = f"node {int(stranger[0])} is not one" if len(stranger) else "none came"

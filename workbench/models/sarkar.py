@@ -6,7 +6,7 @@ factor of 1 + O(1/τ).
 
 Numerics: a node is kept as radius r, unit direction u, and the unit direction f in which the edge from its
 parent arrives, all in the frame carried radially from the origin; a child is one Lorentz boost away, written
-with e^{±r} so that nothing cancels. Coordinates come near the rim only in the last step, the manifold's chart.
+with e^{±r} so that nothing cancels. Coordinates come near the rim only in the last step, the chart's.
 
 Sources: Sarkar 2011, Low distortion Delaunay embedding of trees in hyperbolic plane; Sala, De Sa, Gu, Ré
 2018, Representation tradeoffs for hyperbolic embeddings, section 3 (any dimension).
@@ -42,10 +42,10 @@ def sarkar(
 
     h: Hierarchy; of a DAG the tree `h.spanning_tree()`; several roots hang from a virtual root at the origin.
     dim: at least 2.  tau: (mean) length of an edge in the manifold's distance; None takes about the longest
-    that keeps every node within radius 30/√c, where float64 ends.  manifold: PoincareBall() or Lorentz, any c.
+    that keeps every node within radius 30/√c, where float64 ends.  manifold: PoincareBall() or a Lorentz.
     lengths: "equal" keeps graph distances (Sarkar's).  "size" makes the edge from p to v as long as
-    0.05 + log(size(p)/size(v)), sizes counting the nodes of a subtree: big subtrees stay near the origin, leaves
-    go out, so that ancestors are closer than siblings: the better baseline and start for closure objectives.
+    0.05 + log(size(p)/size(v)), sizes counting the nodes of a subtree: large ones stay near the origin, and
+    leaves go out, so that ancestors are closer than siblings: the better start for closure objectives.
     weighted: in the plane, children get angles in proportion to their leaf counts ("size") or the square root
     of them ("equal"), not equal ones.  seed: turns the spherical codes of dim > 2; the plane draws nothing.
 
