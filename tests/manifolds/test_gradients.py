@@ -1,4 +1,4 @@
-"""Gradients: right by finite differences, finite where the formulas are singular, and through the curvature."""
+"""Gradients: right by finite differences, finite where formulas are singular, and through the curvature."""
 
 import pytest
 import torch
@@ -38,7 +38,9 @@ OPERATIONS = {
     "dist0": lambda m, v, w: m.dist0(m.add(m.from_tangent(v), m.from_tangent(w))),
     "to_tangent": lambda m, v, w: m.to_tangent(m.from_tangent(v)),
     "logmap": lambda m, v, w: m.logmap(m.from_tangent(v), m.from_tangent(w)),
-    "expmap": lambda m, v, w: m.expmap(m.from_tangent(v), torch.nn.functional.pad(w, (m.ambient_dim(2) - 2, 0))),
+    "expmap": lambda m, v, w: m.expmap(
+        m.from_tangent(v), torch.nn.functional.pad(w, (m.ambient_dim(2) - 2, 0))
+    ),
     "add across": lambda m, v, w: m.add(m.from_tangent(v), m.from_tangent(0.1 * w - v)),
     "transp": lambda m, v, w: m.transp(*(m.from_tangent(x) for x in (v, w)), m.logmap0(m.from_tangent(w))),
     "geodesic": lambda m, v, w: m.geodesic(0.3, m.from_tangent(v), m.from_tangent(w)),
