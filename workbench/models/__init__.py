@@ -1,0 +1,7 @@
+"""Floor 3: the models, one file a system."""
+
+from workbench.models.cones import cone_energy, half_aperture, outward_angle
+from workbench.models.poincare_embedding import EmbeddingConfig, PoincareEmbedding
+from workbench.models.sarkar import sarkar
+
+__all__ = ["EmbeddingConfig", "PoincareEmbedding", "cone_energy", "half_aperture", "outward_angle", "sarkar"]

@@ -1,0 +1,265 @@
+"""Embeddings of a hierarchy's nodes, in any of the three spaces.
+
+The model is a table of points with the names that belong to them; how it is fitted stands in
+`workbench.training.embedding`. Sources: Nickel & Kiela, *Poincaré Embeddings for Learning Hierarchical
+Representations* (2017) and *Learning Continuous Hierarchies in the Lorentz Model* (2018); Ganea, Bécigneul, Hofmann,
+*Hyperbolic Entailment Cones* (2018).
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from workbench.errors import CheckpointError, DataError, ParameterError, suggest
+from workbench.files import load_tensors, save_tensors
+from workbench.manifolds import make
+from workbench.manifolds.pairwise import pairwise
+from workbench.paths import asset
+
+PRETRAINED = {"wordnet-2d": "wordnet_2d.safetensors", "wordnet-10d": "wordnet_10d.safetensors"}
+OBJECTIVES = ("softmax", "cones")
+INITS = ("walk", "random", "sarkar")
+
+
+@dataclass(frozen=True)
+class EmbeddingConfig:
+    """How to embed a hierarchy. Lengths are in the manifold's own distance.
+
+    dim: dimension of the space.
+    objective: "softmax" (Nickel & Kiela 2017, eq. 5) or "cones" (Ganea et al. 2018, eq. 32).
+    epochs, lr, final_lr, burn_in: the rate falls along a cosine from lr to lr·final_lr; lr/10 for burn_in epochs.
+    batch: sources a step. candidates: nodes they are told apart from, shared by the batch; 0 means all nodes.
+    negative_weight: weight of the negatives in the partition function, 1 = the full softmax.
+    degree_power: a node in k closure pairs moves at rate lr·k^-degree_power, so that the root does not shake.
+    max_step, max_radius: bounds on one step and on the distance to the origin.
+    init: "walk" (a random walk down the hierarchy), "random" (uniform in a cube of side 2e-3, as in the 2017
+    release) or "sarkar"; init_radius: median distance to the origin; init_decay: length of a step of the walk
+    relative to that of the level above.
+    margin, aperture: of the cones only (γ and K in the paper).
+    """
+
+    dim: int = 5
+    objective: str = "softmax"
+    epochs: int = 75
+    lr: float = 0.1
+    final_lr: float = 0.05
+    burn_in: int = 0
+    batch: int = 37
+    candidates: int = 0
+    negative_weight: float = 1.0
+    degree_power: float = 0.25
+    max_step: float = 0.5
+    max_radius: float = 12.0
+    init: str = "walk"
+    init_radius: float = 0.3
+    init_decay: float = 0.8
+    margin: float = 0.1
+    aperture: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, known in (("objective", OBJECTIVES), ("init", INITS)):
+            if getattr(self, name) not in known:
+                raise ParameterError(
+                    f"{name} must be one of {', '.join(known)}, but came as {getattr(self, name)!r}"
+                    + suggest(getattr(self, name), known)
+                )
+        for name in (
+            "dim",
+            "epochs",
+            "batch",
+            "lr",
+            "max_step",
+            "max_radius",
+            "negative_weight",
+            "init_radius",
+        ):
+            value = getattr(self, name)
+            if not (isinstance(value, int | float) and value > 0 and np.isfinite(value)):
+                raise ParameterError(f"{name} must be a positive number, but came as {value!r}")
+        if self.candidates < 0 or self.burn_in < 0:
+            raise ParameterError("candidates and burn_in must not be negative")
+
+    @classmethod
+    def for_size(cls, nodes: int, **changes) -> EmbeddingConfig:
+        """Settings that work for a hierarchy of this many nodes: all pairs for small ones, sampled candidates
+        beyond 4,000 nodes.
+
+        Raises ParameterError for an unknown setting.
+        """
+        known = [f.name for f in fields(cls)]
+        for name in changes:
+            if name not in known:
+                raise ParameterError(
+                    f"unknown setting {name!r}{suggest(name, known)}; known: {', '.join(known)}"
+                )
+        large = dict(epochs=100, batch=128, candidates=2048, negative_weight=0.1, init_radius=2.0,
+                     init_decay=0.85, max_radius=14.0)  # fmt: skip
+        return replace(cls(**(large if nodes > 4000 else {})), **changes)
+
+
+class Neighbour(NamedTuple):
+    name: str
+    distance: float
+
+
+class PoincareEmbedding:
+    """A table of points and the names of the nodes they stand for.
+
+    Attributes:
+        names: N node names. manifold: the space. points: (N, ambient) float64 points of it.
+        about: JSON-able facts on how the table was made (settings, fingerprint of the hierarchy, scores).
+    """
+
+    def __init__(
+        self, names: Sequence[str], manifold, points: Float[Tensor, "n k"], about: dict | None = None
+    ):
+        if len(names) != len(points):
+            raise DataError(
+                f"an embedding needs one name a point, got {len(names)} names and {len(points)} points"
+            )
+        self.names, self.manifold, self.about = tuple(names), manifold, dict(about or {})
+        self.points = manifold.check(points.detach().to(torch.float64), "points")
+        self._index = {name: i for i, name in enumerate(self.names)}
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __repr__(self) -> str:
+        return f"PoincareEmbedding({len(self):,} points, dim={self.dim}, {self.manifold})"
+
+    @property
+    def dim(self) -> int:
+        return self.manifold.intrinsic_dim(self.points.shape[-1])
+
+    def index(self, name: str | int) -> int:
+        """Row of a node; DataError with the nearest known name if there is none."""
+        if isinstance(name, int | np.integer):
+            if not 0 <= name < len(self):
+                raise DataError(f"node number must be below {len(self)}, got {name}")
+            return int(name)
+        if name not in self._index:
+            raise DataError(f"no node named {name!r}{suggest(name, self.names)}")
+        return self._index[name]
+
+    def nearest(self, name: str | int, k: int = 10) -> list[Neighbour]:
+        """The k nodes nearest in the true metric, nearest first, the node itself left out."""
+        return self._closest(self.index(name), torch.ones(len(self), dtype=torch.bool), k)
+
+    def ancestors(self, name: str | int, k: int = 10) -> list[Neighbour]:
+        """The k nearest of the nodes that lie closer to the origin: what the embedding holds for its hypernyms.
+
+        Nickel & Kiela (2017, section 4.1) score "u is a v" by distance and difference of norms alike.
+        """
+        i = self.index(name)
+        radius = self.manifold.dist0(self.points)
+        return self._closest(i, radius < radius[i], k)
+
+    def _closest(self, i: int, allowed: Tensor, k: int) -> list[Neighbour]:
+        d = self.manifold.dist(self.points[i], self.points)
+        d = torch.where(allowed, d, torch.inf)
+        d[i] = torch.inf
+        best = d.topk(min(k, len(self)), largest=False)
+        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        return [Neighbour(self.names[j], value) for j, value in pairs if np.isfinite(value)]
+
+    def to(self, manifold) -> PoincareEmbedding:
+        """The same points in the other chart of the same hyperbolic space."""
+        if float(manifold.c) != float(self.manifold.c) or "euclidean" in (manifold.name, self.manifold.name):
+            raise ParameterError(
+                f"points of {self.manifold} have no counterpart in {manifold}: curvatures differ"
+            )
+        points = manifold.from_tangent(self.manifold.to_tangent(self.points))
+        return PoincareEmbedding(self.names, manifold, points, self.about)
+
+    def save(self, path: str | Path, dtype: torch.dtype = torch.float64) -> None:
+        """Write one safetensors file, atomically. `dtype=torch.float32` halves it: hyperboloid coordinates are
+        stored, which keep 24 bits at every radius."""
+        names = np.frombuffer(zlib.compress("\n".join(self.names).encode(), 9), dtype=np.uint8)
+        tensors = {
+            "coordinates": pairwise(self.manifold).encode(self.points).to(dtype),
+            "names": torch.from_numpy(names.copy()),
+        }
+        c = float(self.manifold.c)
+        save_tensors(
+            path, tensors, {"kind": "embedding", "manifold": self.manifold.name, "c": c, **self.about}
+        )
+
+    @classmethod
+    def load(cls, path: str | Path) -> PoincareEmbedding:
+        """Read what `save` wrote; CheckpointError if the file is missing, damaged or of another kind."""
+        tensors, about = load_tensors(path)
+        if about.pop("kind", None) != "embedding" or not {"coordinates", "names"} <= tensors.keys():
+            raise CheckpointError(f"{path} is a workbench file, but not an embedding")
+        try:
+            names = zlib.decompress(tensors["names"].numpy().tobytes()).decode().split("\n")
+        except (zlib.error, UnicodeDecodeError) as e:
+            raise CheckpointError(f"{path} holds names that cannot be read ({e})") from e
+        name, c = about.pop("manifold"), about.pop("c")
+        manifold = make(name, c=c) if c else make(name)
+        return cls(names, manifold, pairwise(manifold).decode(tensors["coordinates"].double()), about)
+
+    @classmethod
+    def pretrained(cls, name: str) -> PoincareEmbedding:
+        """A table shipped in the package: "wordnet-2d" or "wordnet-10d", all 82,115 nouns of WordNet 3.0."""
+        if name not in PRETRAINED:
+            known = ", ".join(PRETRAINED)
+            raise ParameterError(f"no trained table {name!r}{suggest(name, PRETRAINED)}; there are: {known}")
+        return cls.load(asset(PRETRAINED[name]))
+
+
+def branching_walk(
+    h, dim: int, radius: float, decay: float, generator: torch.Generator
+) -> Float[Tensor, "n dim"]:
+    """Tangent vectors at the origin from a random walk down the hierarchy: a child is the mean of its parents plus a
+    normal step, steps shrinking by `decay` a level; scaled to the median length `radius`.
+
+    A start in which the families already lie together: from a random cloud of points the same training ends in a
+    state where some nodes are walled off from their ancestors (the mean rank shows it).
+    """
+    parent, child = torch.from_numpy(np.array(h.edges)).unbind(1)
+    level = torch.zeros(len(h), dtype=torch.int64)  # length of the longest way up: every parent comes first
+    for _ in range(len(h)):
+        below = torch.zeros_like(level).scatter_reduce(0, child, level[parent] + 1, "amax")
+        if torch.equal(below, level):
+            break
+        level = below
+    step = torch.randn(len(h), dim, generator=generator, dtype=torch.float64)
+    walk = torch.zeros_like(step)
+    parents = torch.bincount(child, minlength=len(h)).clamp_min(1).unsqueeze(1)
+    for k in range(1, int(level.max()) + 1):
+        rows, edges = (level == k).nonzero().squeeze(1), (level[child] == k).nonzero().squeeze(1)
+        mean = torch.zeros_like(walk).index_add_(0, child[edges], walk[parent[edges]]) / parents
+        walk[rows] = mean[rows] + decay**k * step[rows]
+    length = walk.norm(dim=-1)
+    walk = walk + 0.01 * length.median() * torch.randn(walk.shape, generator=generator, dtype=torch.float64)
+    return walk * (radius / walk.norm(dim=-1).median().clamp_min(1e-9))
+
+
+def initial_points(h, manifold, config: EmbeddingConfig, generator: torch.Generator) -> Tensor:
+    """Where training starts: (N, ambient) float64 points; see `EmbeddingConfig.init`."""
+    if config.init == "random":
+        v = 2e-3 * (torch.rand(len(h), config.dim, generator=generator, dtype=torch.float64) - 0.5)
+    elif config.init == "walk":
+        v = branching_walk(h, config.dim, config.init_radius, config.init_decay, generator)
+    else:
+        from workbench.models.sarkar import sarkar
+
+        ball = make("poincare")
+        v = ball.to_tangent(sarkar(h, dim=config.dim, lengths="size", manifold=ball, seed=config.seed))
+        v = v * (config.init_radius / v.norm(dim=-1).median())
+    return manifold.from_tangent(v)
+
+
+def describe(config: EmbeddingConfig) -> dict:
+    """The settings as JSON-able facts."""
+    return asdict(config)

@@ -1,0 +1,322 @@
+"""Fitting an embedding of a hierarchy: sources in batches, shared candidates, Riemannian steps on the rows touched.
+
+The loss is that of Nickel & Kiela (2017, eq. 5): for each pair "u is a v" the softmax of -d(u, v) against the nodes
+that are not above u. All pairs of a batch with its candidates are two matrix products forward and two back
+(`workbench.manifolds.pairwise`), so that an epoch over the whole WordNet closure takes seconds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from workbench.errors import CheckpointError, DataError, ParameterError
+from workbench.evaluation import reconstruction
+from workbench.files import load_tensors, save_tensors
+from workbench.manifolds.pairwise import pairwise
+from workbench.models.cones import cone_energy
+from workbench.models.poincare_embedding import EmbeddingConfig, PoincareEmbedding, describe, initial_points
+
+CHANCE = 1000  # sources drawn to follow MAP while training; the final figure is exact over all of them
+
+
+@dataclass
+class Fit:
+    """What training gives back: the embedding, and one row {epoch, loss, map, mean_rank} per evaluation."""
+
+    embedding: PoincareEmbedding
+    history: list[dict] = field(default_factory=list)
+
+
+class Closure:
+    """Ancestors of each source, as slices of one list, on a device."""
+
+    def __init__(self, pairs: np.ndarray, n: int, device: torch.device | str):
+        pairs = torch.from_numpy(np.array(pairs)).to(device)
+        self.keys, order = (pairs[:, 1] * n + pairs[:, 0]).sort()
+        pairs = pairs[order]
+        self.ancestors, descendants = pairs.unbind(1)
+        self.count = torch.bincount(descendants, minlength=n)
+        self.start = self.count.cumsum(0) - self.count
+        self.sources = self.count.nonzero().squeeze(1)
+        self.degree = self.count + torch.bincount(self.ancestors, minlength=n)
+
+    def positives(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """(row, node): for each pair of the batch, which row of the batch it belongs to and its ancestor."""
+        count = self.count[batch]
+        row = torch.repeat_interleave(torch.arange(len(batch), device=batch.device), count)
+        place = torch.arange(len(row), device=batch.device) - (count.cumsum(0) - count)[row]
+        return row, self.ancestors[self.start[batch][row] + place]
+
+    def contains(self, ancestor: Tensor, descendant: Tensor) -> Tensor:
+        """Which of these are pairs of the closure."""
+        key = descendant * len(self.count) + ancestor
+        found = torch.searchsorted(self.keys, key).clamp_(max=len(self.keys) - 1)
+        return self.keys[found] == key
+
+
+class EmbeddingTrainer:
+    """One epoch at a time; all randomness of epoch k comes from (seed, k), so that a resumed run is the same run.
+
+    h: Hierarchy. closure: the (P, 2) [ancestor, descendant] pairs to learn from, by default all of h's.
+    start: a PoincareEmbedding of h in the same space to begin from, instead of `config.init`.
+    """
+
+    def __init__(self, h, manifold, config: EmbeddingConfig, closure=None, device="cpu", start=None):
+        self.h, self.manifold, self.config, self.device = h, manifold, config, torch.device(device)
+        pairs = h.closure() if closure is None else np.asarray(closure)
+        if len(pairs) == 0:
+            raise DataError("there is nothing to learn: the hierarchy has no ancestor-descendant pairs")
+        self.pairs, self.n = pairs, len(h)
+        self.closure = Closure(pairs, self.n, self.device)
+        self.space = pairwise(manifold)
+        if start is None:
+            points = initial_points(h, manifold, config, torch.Generator().manual_seed(config.seed))
+        elif (
+            start.names != tuple(h.names) or start.dim != config.dim or repr(start.manifold) != repr(manifold)
+        ):
+            raise ParameterError(f"the start must be of this hierarchy, dimension and space, got {start!r}")
+        else:
+            points = start.points
+        self.table = self.space.encode(points).to(self.device)
+        self.slow = self.closure.degree.clamp(min=1).double().unsqueeze(1) ** -config.degree_power
+        self.everyone = torch.arange(self.n, device=self.device)
+        self.place = torch.full((self.n,), -1, dtype=torch.int64, device=self.device)
+        self.epoch, self.history = 0, []
+
+    @property
+    def points(self) -> Tensor:
+        """(N, ambient) float64 points of the manifold, on the CPU."""
+        return self.space.decode(self.table).cpu()
+
+    def rate(self, progress: float) -> float:
+        """Learning rate after this many epochs, fractions included."""
+        cfg = self.config
+        fall = cfg.final_lr + (1 - cfg.final_lr) * (1 + math.cos(math.pi * progress / cfg.epochs)) / 2
+        return cfg.lr * fall * (0.1 if progress < cfg.burn_in else 1.0)
+
+    @torch.no_grad()
+    def run_epoch(self) -> float:
+        """Every source once; returns the mean loss a pair."""
+        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.epoch + 1)
+        cfg, sources = self.config, self.closure.sources
+        order = sources[torch.randperm(len(sources), generator=generator).to(self.device)]
+        batches = order.split(cfg.batch)
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        table, step = self.table.clone(), self._softmax if cfg.objective == "softmax" else self._cones
+        for i, batch in enumerate(batches):
+            rate = self.rate(self.epoch + i / len(batches))
+            total += step(table, batch, self._candidates(generator), rate)
+        # Replaced only when whole: an interrupted epoch leaves the table of the last finished one.
+        self.table, self.epoch = table, self.epoch + 1
+        loss = float(total) / len(self.pairs)
+        if not math.isfinite(loss):
+            raise ParameterError(
+                f"the loss became {loss} in epoch {self.epoch}: lower lr (now {cfg.lr}) or max_step"
+            )
+        return loss
+
+    def _candidates(self, generator: torch.Generator) -> Tensor:
+        m = self.config.candidates
+        if not m or m >= self.n:
+            return self.everyone
+        return torch.randint(self.n, (m,), generator=generator).unique().to(self.device)
+
+    def _softmax(self, table: Tensor, batch: Tensor, others: Tensor, rate: float) -> Tensor:
+        """One step on the batch's pairs against the candidates, in place; returns the sum of the losses."""
+        cfg, space = self.config, self.space
+        row, above = self.closure.positives(batch)
+        u, v, w = space.lift(table[batch]), space.lift(table[above]), space.lift(table[others])
+
+        # Negatives: decay = exp(-d), with what is above u, and u itself, struck out.
+        decay, slope = space.decay_and_slope(space.all_pairs(u, w))
+        self.place[others] = torch.arange(len(others), device=self.device)
+        for rows, nodes in ((row, above), (torch.arange(len(batch), device=self.device), batch)):
+            column = self.place[nodes]
+            inside = column >= 0
+            decay[rows[inside], column[inside]] = 0
+        self.place[others] = -1
+        weight = cfg.negative_weight * self.n / len(others)
+        z = decay.sum(1).double() * weight + 1e-30
+
+        # Positives: -log(e / (e + Z)), whose derivatives are Z / (e + Z) by d(u, v), -e_n Σ 1 / (e + Z) by d(u, n).
+        near, near_slope = space.decay_and_slope(space.pairs(u[row], v))
+        share = 1 / (near + z[row])
+        loss = -(near * share).log().sum()
+        toward = (z[row] * share * near_slope).unsqueeze(1)
+        pressure = torch.zeros_like(z).index_add_(0, row, share)
+        away = decay.mul_(slope).mul_(-weight * pressure.unsqueeze(1).float()).double()
+
+        pull_u = torch.mm(away, w).index_add_(0, row, toward * v)
+        pull = torch.cat([pull_u, torch.mm(away.mT, u), toward * u[row]])
+        rows, owner = torch.cat([batch, others, above]).unique(return_inverse=True)
+        pull = torch.zeros(len(rows), pull.shape[1], dtype=pull.dtype, device=self.device).index_add_(
+            0, owner, pull
+        )
+        self.move(table, rows, space.gradient(table[rows], pull), rate)
+        return loss
+
+    def move(self, table: Tensor, rows: Tensor, gradient: Tensor, rate: float) -> None:
+        """A Riemannian step of the given rows of the table, in place."""
+        cfg = self.config
+        table[rows] = self.space.step(
+            table[rows], gradient, rate * self.slow[rows], cfg.max_step, cfg.max_radius
+        )
+
+    def _cones(self, table: Tensor, batch: Tensor, others: Tensor, rate: float) -> Tensor:
+        """One step of the max-margin loss of Ganea et al. (eq. 32), in place; returns the sum of the losses.
+
+        Each pair is set against two false ones: another node for its ancestor, another for its descendant.
+        """
+        cfg = self.config
+        row, above = self.closure.positives(batch)
+        below = batch[row]
+        pick = torch.arange(len(row), device=self.device)
+        other = others[(pick * 7919 + batch[0]) % len(others)]
+        rows, owner = torch.cat([below, above, other]).unique(return_inverse=True)
+        u, v, w = owner.split(len(row))
+        with torch.enable_grad():
+            s = table[rows].requires_grad_()
+            points = self.space.decode(s)
+
+            def energy(ancestor: Tensor, descendant: Tensor) -> Tensor:
+                return cone_energy(self.manifold, points[ancestor], points[descendant], cfg.aperture)
+
+            loss = energy(v, u).sum()
+            for ancestor, descendant, a, d in ((w, u, other, below), (v, w, above, other)):
+                false = ~self.closure.contains(a, d) & (a != d)
+                loss = loss + ((cfg.margin - energy(ancestor, descendant)).relu() * false).sum()
+            (gradient,) = torch.autograd.grad(loss, s)
+        self.move(table, rows, gradient, rate)
+        return loss.detach()
+
+    def embedding(self) -> PoincareEmbedding:
+        about = {
+            "config": describe(self.config),
+            "hierarchy": self.h.fingerprint(),
+            "epoch": self.epoch,
+            "history": self.history,
+        }
+        return PoincareEmbedding(self.h.names, self.manifold, self.points, about)
+
+    def save(self, path: str | Path) -> None:
+        """Write a checkpoint, atomically: all that `resume` needs."""
+        about = {
+            "kind": "embedding-training",
+            "config": describe(self.config),
+            "hierarchy": self.h.fingerprint(),
+            "manifold": [self.manifold.name, float(self.manifold.c)],
+            "pairs": len(self.pairs),
+            "epoch": self.epoch,
+            "history": self.history,
+        }
+        save_tensors(path, {"table": self.table}, about)
+
+    def resume(self, path: str | Path) -> None:
+        """Continue from a checkpoint; CheckpointError names what differs from this run."""
+        tensors, about = load_tensors(path)
+        if about.get("kind") != "embedding-training" or "table" not in tensors:
+            raise CheckpointError(f"{path} is not a checkpoint of an embedding's training")
+        mine = {
+            "config": describe(self.config),
+            "hierarchy": self.h.fingerprint(),
+            "manifold": [self.manifold.name, float(self.manifold.c)],
+            "pairs": len(self.pairs),
+        }
+        for what, value in mine.items():
+            if about[what] != value:
+                raise CheckpointError(
+                    f"{path} cannot be continued: its {what} is {about[what]}, this run's is {value}; "
+                    "delete the file to start anew"
+                )
+        self.table = tensors["table"].to(self.device)
+        self.epoch, self.history = about["epoch"], about["history"]
+
+
+def fit(
+    h,
+    manifold,
+    config: EmbeddingConfig | None = None,
+    *,
+    closure: np.ndarray | None = None,
+    start: PoincareEmbedding | None = None,
+    evaluate_every: int = 0,
+    patience: int = 0,
+    target_map: float | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int = 10,
+    device: str = "cpu",
+    progress: bool = False,
+    on_epoch: Callable[[EmbeddingTrainer, float], None] | None = None,
+) -> Fit:
+    """Embed a hierarchy.
+
+    config: by default `EmbeddingConfig.for_size(len(h))`. closure: pairs to learn from (default: all).
+    start: points to begin from, e.g. those of the softmax objective for the cones (as in the paper).
+    evaluate_every: measure MAP and mean rank every so many epochs (on up to 1,000 sources) and at the end on all;
+    0 means at the end only. patience: stop after so many evaluations without a better MAP; target_map: stop when
+    reached. checkpoint: a file written every `checkpoint_every` epochs and when interrupted, and continued from if
+    it exists; the result is bit for bit that of an uninterrupted run on the same machine.
+    on_epoch(trainer, loss): called after every epoch, for live views.
+
+    Raises ParameterError, DataError, CheckpointError; on Ctrl-C the checkpoint holds the last whole epoch.
+    """
+    config = config or EmbeddingConfig.for_size(len(h))
+    trainer = EmbeddingTrainer(h, manifold, config, closure, device, start)
+    if checkpoint and Path(checkpoint).exists():
+        trainer.resume(checkpoint)
+    bar = tqdm(
+        total=config.epochs, initial=trainer.epoch, desc="embedding", disable=not progress, mininterval=0.5
+    )
+    loss = trainer.history[-1]["loss"] if trainer.history else math.nan
+    try:
+        while trainer.epoch < config.epochs and not _finished(trainer.history, patience, target_map):
+            loss = trainer.run_epoch()
+            if evaluate_every and trainer.epoch % evaluate_every == 0 and trainer.epoch < config.epochs:
+                trainer.history.append(_measure(trainer, loss, CHANCE))
+            if checkpoint and trainer.epoch % checkpoint_every == 0:
+                trainer.save(checkpoint)
+            bar.update()
+            bar.set_postfix(_postfix(trainer.history, loss))
+            if on_epoch:
+                on_epoch(trainer, loss)
+        if not trainer.history or not trainer.history[-1].get("exact"):
+            trainer.history.append(_measure(trainer, loss, None))
+    finally:
+        bar.close()
+        if checkpoint:
+            trainer.save(checkpoint)
+    return Fit(trainer.embedding(), trainer.history)
+
+
+def _measure(trainer: EmbeddingTrainer, loss: float, sources: int | None) -> dict:
+    known = len(trainer.closure.sources)
+    result = reconstruction(
+        trainer.points,
+        trainer.manifold,
+        trainer.pairs,
+        sources=sources if sources and sources < known else None,
+    )
+    row = {"epoch": trainer.epoch, "loss": loss, "map": result.map, "mean_rank": result.mean_rank}
+    return {**row, "exact": sources is None}
+
+
+def _finished(history: list[dict], patience: int, target: float | None) -> bool:
+    maps = [row["map"] for row in history]
+    if maps and target is not None and maps[-1] >= target:
+        return True
+    return bool(patience) and len(maps) > patience and max(maps[-patience:]) <= max(maps[:-patience])
+
+
+def _postfix(history: list[dict], loss: float) -> dict[str, str]:
+    shown = {"loss": f"{loss:.3f}"}
+    if history:
+        shown |= {"MAP": f"{history[-1]['map']:.3f}", "rank": f"{history[-1]['mean_rank']:.2f}"}
+    return shown
