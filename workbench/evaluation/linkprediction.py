@@ -49,7 +49,7 @@ def link_prediction(
 
     points (N, ambient) of `manifold`; test int (P, 2) [ancestor, descendant]: the descendant is the source,
     its ancestor is ranked among all nodes. true int (Q, 2): every pair known to be true, of training and
-    validation too (default: only the test pairs). Ties and MAP as in `reconstruction`; k ≥ 1 is that of hits@k.
+    validation too (default: only the test pairs). Ties and MAP as in `reconstruction`; k ≥ 1 for hits@k.
     Raises ManifoldError and ParameterError on bad input. Source: Nickel & Kiela 2017, section 4.2.
     """
     points = as_points(points, manifold)
