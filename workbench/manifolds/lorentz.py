@@ -28,7 +28,7 @@ from workbench.manifolds.numerics import (
     sqrt,
 )
 
-# Largest |x| of a point that is made: its square and its rounding to the dtype stay finite (√c·dist0 of 88 and 345).
+# Largest |x| of a point that is made, so that its square is finite (at c = 1, radius 88 and 346).
 _LARGEST = {torch.float32: 1e38, torch.float64: 1e150}
 
 
@@ -42,17 +42,18 @@ def sinh_half(x: Tensor, y: Tensor, c: Scalar, exact: bool) -> Tensor:
     xx, yy, xy = c * dot(x, x), c * dot(y, y), c * dot(x, y)
     x0, y0 = (1 + xx).sqrt(), (1 + yy).sqrt()
     d = x - y
-    radial = c * dot(d, x + y)  # |x|² - |y|²
+    dd, dx = c * dot(d, d), c * dot(d, x)
+    radial = 2 * dx - dd  # |x|² - |y|², of which only digits below those of |d|² cancel
     # both near the origin: the Minkowski chord
-    near = (c * dot(d, d) - (radial / (x0 + y0)).square()) / 4
+    near = (dd - (radial / (x0 + y0)).square()) / 4
     # one near the origin, or opposite sides of it: x0 y0 - 1 - <x, y>, all terms of one sign or unequal
     apart = (xx / (x0 + 1) * (y0 + 1) + yy / (y0 + 1) * (x0 + 1)) / 4 - xy / 2
     close = torch.where((xx < 1) & (yy < 1), near, apart)
     # the same side: radial and angular parts
     same = (xy > 0) & (torch.minimum(xx, yy) > 0.25)
-    x, y, xx, yy, xy = (torch.where(same, t, 1.0) for t in (x, y, xx, yy, xy))
+    xx, yy, xy = xx.clamp_min(0.25), yy.clamp_min(0.25), xy.clamp_min(0.0)  # where not: finite, and not read
     nx, ny = xx.sqrt(), yy.sqrt()
-    across = rejection(x, y, exact)
+    across = rejection(x, y, dx / xx, exact)
     angular = c * dot(across, across) * (xx / (2 * (nx * ny + xy)))
     side = (radial / (nx + ny)).square() / (2 * (1 + x0 * y0 + nx * ny)) + angular
     return safe_sqrt(torch.where(same, side, close))
@@ -65,7 +66,7 @@ def translate(x: Tensor, y: Tensor, c: Scalar) -> Tensor:
     direct = y + x * (y0 + xy / (1 + x0))
     # y points back across the origin: split along x, so that what cancels is x + y alone
     back = (xy < 0) & (xx > 1)
-    x, xx, p = (torch.where(back, t, 1.0) for t in (x, xx, -xy))
+    xx, p = xx.clamp_min(1.0), (-xy).clamp_min(0.0)  # where not: finite, and not read
     n = xx.sqrt()
     p = p / n
     w = x + y

@@ -81,9 +81,9 @@ def asinhc(t: Tensor) -> Tensor:
 
 
 def _grid(x: Scalar, bits: int) -> Scalar:
-    """x rounded to a multiple of 2^-bits."""
-    scaled = x * 2.0**bits
-    return (scaled.round() if isinstance(x, Tensor) else float(round(scaled))) * 2.0**-bits
+    """x rounded to a multiple of 2^-bits, for |x| below 2^(51 - bits)."""
+    push = 1.5 * 2.0 ** (52 - bits)
+    return (x + push) - push
 
 
 def _power_of_two_below(r: Scalar) -> Scalar:
@@ -103,11 +103,11 @@ def _exact_gap(x: Tensor, c: Scalar) -> Tensor:
     unit = c / (s * s)  # in [1, 4), exact
     y = x * s
     high = _grid(y, 25)
-    middle = _grid(y - high, 51)
-    low = y - high - middle
+    below = y - high
+    middle = _grid(below, 51)
     a = dot(high, high)
     b = 2 * dot(high, middle)
-    rest = (middle * middle + 2 * (high + middle) * low + low * low).sum(-1, keepdim=True)
+    rest = dot(below, below) + 2 * dot(high, below - middle)
     if not isinstance(unit, Tensor) and unit == 1.0:
         return ((1 - a) - b) - rest
     u1 = _grid(unit, 23)
@@ -144,20 +144,19 @@ def _exact_rejection(x: Tensor, y: Tensor, k: Tensor) -> Tensor:
     return s + ((e1 + e2) + (lost - kl * xl))
 
 
-def rejection(x: Tensor, y: Tensor, exact: bool) -> Tensor:
-    """Component of x - y perpendicular to x; `exact` keeps its digits when x - y is nearly along x.
+def rejection(x: Tensor, y: Tensor, k: Tensor, exact: bool) -> Tensor:
+    """(x - y) - k x for k = <x - y, x>/|x|²; `exact` keeps its digits when x - y is nearly along x.
 
     Gradients are those of the plain form.
     """
-    d = x - y
-    xx = dot(x, x)
-    k = dot(d, x) / xx
-    plain = d - k * x
+    plain = (x - y) - k * x
     if not exact:
         return plain
     with torch.no_grad():
         better = _exact_rejection(x, y, k)
-        better = better - dot(better, x) / xx * x  # k was rounded: what is left along x
+        xx = dot(x, x)
+        along = dot(better, x) / torch.where(xx > 0, xx, 1.0)  # k was rounded: what is left along x
+        better = better - along * x
     return plain + (better - plain).detach()
 
 
