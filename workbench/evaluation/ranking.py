@@ -7,14 +7,13 @@ image of the distance,
 
     gap(x, y) = cosh(√c d) − 1   in curved space,   |x − y|²   in flat space.
 
-Only nodes whose bound does not exceed the farthest wanted target of their source are looked at further;
-where the product has cancelled (close pairs far from the origin) the distance is taken again from
-`manifold.dist`.
+Only nodes whose bound does not exceed the farthest wanted target of their source are looked at further, and
+where the product's rounding leaves a comparison open (close pairs far from the origin) the distance is taken
+again from `manifold.dist`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,56 +109,68 @@ def rank_pairs(
     pairs = as_pairs(pairs, n, "pairs", device)
     silent = [pairs] if excluded is None else [pairs, as_pairs(excluded, n, "excluded", device)]
 
-    # Sorted by source, then by gap: the slice start[u]:start[u + 1] belongs to source u.
+    # Each wanted target has a lower and an upper mark about its gap. Sorted by source and value: the slice
+    # start[u]:start[u + 1] of `marks` belongs to source u.
     gap = _exact_gap(points, manifold, pairs[:, 0], pairs[:, 1])
-    order = gap.argsort(stable=True)
-    order = order[pairs[order, 1].argsort(stable=True)]
-    gap, owner = gap[order], pairs[order, 1]
+    marks, owner = torch.cat([gap * (1 - TIE) - 1e-300, gap * (1 + TIE)]), pairs[:, 1].repeat(2)
+    order = marks.argsort(stable=True)
+    order = order[owner[order].argsort(stable=True)]
+    marks, owner = marks[order], owner[order]
     start = _offsets(owner, n)
-    sources, starts = owner.unique_consecutive(), start.tolist()
-    reach = gap[start[sources + 1] - 1] * 1.0001  # the farthest wanted target, with room for rounding
-    near, far = gap * (1 - TIE), gap * (1 + TIE)
 
-    # A rival is counted once, at the first wanted target that is not closer than itself; sums run below.
-    first_near, first_far = torch.zeros((2, len(pairs)), dtype=torch.int64, device=device)
-    rivals = _rivals(points, manifold, sources, reach, torch.cat(silent), chunk or max(1, _BLOCK // n))
-    for u, gaps in tqdm(rivals, desc="ranking", total=len(sources), leave=False, disable=not progress):
-        own = slice(starts[u], starts[u + 1])
-        first_near[own] = _entries(near[own], gaps, strict=True)
-        first_far[own] = _entries(far[own], gaps, strict=False)
+    # A rival is counted once, at the first mark of its source that is not below its gap; sums run afterwards.
+    entered = torch.zeros(len(marks), dtype=torch.int64, device=device)
+    blocks = owner.unique_consecutive().split(chunk or max(1, _BLOCK // n))
+    buffer, features = points.new_empty(len(blocks[0]), n), _bound_features(points, manifold)
+    silent = _by_source(torch.cat(silent), n)
+    for block in tqdm(blocks, desc="ranking", leave=False, disable=not progress):
+        reach = marks[start[block + 1] - 1] * 1.0001  # the farthest wanted target, with room for rounding
+        row, w, span = _rivals(block, reach, *features, *silent, buffer)
+        place = _first_mark(marks, start[block].tolist(), start[block + 1].tolist(), row, span)
+        u = block[row]
+        unsure = (place[:, 0] != place[:, 1]).nonzero().squeeze(1)
+        exact = _exact_gap(points, manifold, w[unsure], u[unsure])
+        place[unsure, 0] = _bisect(marks, start[u[unsure]], start[u[unsure] + 1], exact)
+        place = place[place[:, 0] < start[u + 1], 0]
+        first, last = int(start[block[0]]), int(start[block[-1] + 1])
+        entered[first:last] += torch.bincount(place - first, minlength=last - first)
 
-    base = start[owner]
-    closer, as_close = _running(first_near, base), _running(first_far, base)
-    slices = [slice(starts[u], starts[u + 1]) for u in sources.tolist()]
-    position = torch.cat([torch.searchsorted(gap[own], far[own], right=True) for own in slices])
-    ranks = torch.stack([closer, as_close - closer, position])
-    return Ranks(*torch.empty_like(ranks).index_copy_(1, order, ranks))
+    lower = (order < len(pairs)).long()
+    sums = torch.empty(2, len(marks), dtype=torch.int64, device=device)
+    sums[:, order] = torch.stack([_running(x, start[owner]) for x in (entered, lower)])
+    (closer, as_close), (_, position) = sums.view(2, 2, -1)
+    return Ranks(closer, as_close - closer, position)
 
 
-def _rivals(points, manifold, sources, reach, silent, size) -> Iterator[tuple[int, Tensor]]:
-    """Each source with the gaps of its competitors, at least of all those within `reach`, in no order."""
-    n = len(points)
-    node, owner = silent[silent[:, 1].argsort()].T.contiguous()
-    offset = _offsets(owner, n)
-    left, right, blur = _bound_features(points, manifold)
-    buffer = points.new_empty(min(size, len(sources)), n)
-    for block, within in zip(sources.split(size), reach.split(size), strict=True):
-        bound = torch.mm(left[block], right.T, out=buffer[: len(block)])
-        mute = slice(int(offset[block[0]]), int(offset[block[-1] + 1]))
-        mute_row = torch.searchsorted(block, owner[mute])
-        own = block[mute_row] == owner[mute]
-        bound[mute_row[own], node[mute][own]] = torch.inf
-        bound[torch.arange(len(block), device=block.device), block] = torch.inf
+def _rivals(block, reach, left, right, blur, node, offset, buffer) -> tuple[Tensor, Tensor, Tensor]:
+    """Competitors of a block of sources maybe within `reach`: row, node (M,), bounds of their gaps (M, 2)."""
+    n = len(left)
+    bound = torch.mm(left[block], right.T, out=buffer[: len(block)])
+    # Neither a source itself nor its silent nodes compete.
+    count = offset[block + 1] - offset[block]
+    row = torch.arange(len(block), device=block.device).repeat_interleave(count)
+    shift = (offset[block] - (count.cumsum(0) - count))[row]
+    bound[row, node[shift + torch.arange(len(row), device=block.device)]] = torch.inf
+    bound[torch.arange(len(block), device=block.device), block] = torch.inf
 
-        flat = (bound <= within[:, None]).view(-1).nonzero().squeeze(1)
-        row = flat // n
-        u, w = block[row], flat - row * n
-        error = blur[u] * blur[w]
-        gap = bound.view(-1)[flat] + error
-        cancelled = (error > 0.1 * TIE * gap).nonzero().squeeze(1)
-        gap[cancelled] = _exact_gap(points, manifold, w[cancelled], u[cancelled])
-        count = torch.bincount(row, minlength=len(block)).tolist()
-        yield from zip(block.tolist(), gap.split(count), strict=True)
+    flat = (bound <= reach[:, None]).view(-1).nonzero().squeeze(1)
+    row = flat // n
+    w = flat - row * n
+    low = bound.view(-1)[flat]
+    return row, w, torch.stack([low, low + 2 * blur[block[row]] * blur[w]], -1)
+
+
+def _first_mark(marks: Tensor, begin: list[int], end: list[int], row: Tensor, span: Tensor) -> Tensor:
+    """Index (M, 2) of the first mark not below each bound, or the end of the marks; row is ascending."""
+    spans = span.split(torch.bincount(row, minlength=len(begin)).tolist())
+    places = [b + torch.searchsorted(marks[b:e], s) for b, e, s in zip(begin, end, spans, strict=True)]
+    return torch.cat(places)
+
+
+def _by_source(pairs: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """The first entries of pairs [node, source], sorted by source, and where each source's slice starts."""
+    node, source = pairs[pairs[:, 1].argsort()].T.contiguous()
+    return node, _offsets(source, n)
 
 
 def _exact_gap(points: Tensor, manifold, i: Tensor, j: Tensor) -> Tensor:
@@ -200,10 +211,13 @@ def _offsets(owner: Tensor, n: int) -> Tensor:
     return torch.searchsorted(owner.contiguous(), torch.arange(n + 2, device=owner.device))
 
 
-def _entries(keys: Tensor, values: Tensor, *, strict: bool) -> Tensor:
-    """For each ascending key, how many values have it as their first key > value (strict) or ≥ value."""
-    first = torch.searchsorted(keys, values, right=strict)
-    return torch.bincount(first, minlength=len(keys) + 1)[:-1]
+def _bisect(marks: Tensor, low: Tensor, high: Tensor, value: Tensor) -> Tensor:
+    """For each query the first index in low..high whose ascending mark is not below `value`, else high."""
+    for _ in range(int((high - low).max()).bit_length() if len(low) else 0):
+        middle = (low + high) // 2
+        below = (marks[middle.clamp_max(len(marks) - 1)] < value) & (low < high)
+        low, high = torch.where(below, middle + 1, low), torch.where(below, high, middle)
+    return low
 
 
 def _running(entered: Tensor, base: Tensor) -> Tensor:
