@@ -25,6 +25,15 @@ _LEAST = 1e-12  # of q: pairs closer than this (d ≈ 2e-6) exert no force in a 
 _TINY = 1e-30
 
 
+def _sum(t: Tensor) -> Tensor:
+    """Row sums (n, 1): a product with ones is twice as fast as a reduction over so few columns."""
+    return torch.mm(t, t.new_ones(t.shape[1], 1))
+
+
+def _square(t: Tensor) -> Tensor:
+    return _sum(t * t)
+
+
 class Hyperboloid:
     """Pairwise geometry of curvature -c in spatial hyperboloid coordinates s = √c x, (n, dim) float64."""
 
@@ -43,7 +52,7 @@ class Hyperboloid:
         return lorentz_to_poincare(x, self.c) if self.manifold.name == "poincare" else x
 
     def time(self, s: Tensor) -> Tensor:
-        return (1 + s.square().sum(-1, keepdim=True)).sqrt()
+        return (1 + _square(s)).sqrt()
 
     def lift(self, s: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim+1"]:
         return torch.cat([self.time(s), s], -1)
@@ -55,7 +64,7 @@ class Hyperboloid:
 
     def pairs(self, a: Tensor, b: Tensor) -> Float[Tensor, " n"]:
         """q of corresponding lifted points."""
-        return ((a[:, 0] * b[:, 0] - (a[:, 1:] * b[:, 1:]).sum(-1) - 1) / 2).clamp(min=_LEAST)
+        return ((a[:, 0] * b[:, 0] - _sum(a[:, 1:] * b[:, 1:]).squeeze(-1) - 1) / 2).clamp(min=_LEAST)
 
     def decay_and_slope(self, q: Tensor) -> tuple[Tensor, Tensor]:
         """exp(-d) and ∂d/∂q."""
@@ -74,13 +83,13 @@ class Hyperboloid:
 
         g (n, dim) is ∂L/∂s; rate (n, 1) the learning rates; lengths in the manifold's distance.
         """
-        square = s.square().sum(-1, keepdim=True)
+        square = _square(s)
         x0 = (1 + square).sqrt_()
         h = s / square.sqrt().clamp_(min=_TINY)
-        radial = (h * g).sum(-1, keepdim=True)
+        radial = _sum(h * g)
         across = g - h * radial
         # Length in the metric: the radial part of a spatial covector is longer by the time coordinate.
-        length = rate * self.c * (across.square().sum(-1, keepdim=True) + (x0 * radial).square()).sqrt()
+        length = rate * self.c * (_square(across) + (x0 * radial).square()).sqrt()
         short = length.clamp(max=max_step * self.unit) / length.clamp(min=_TINY)
         length = (length * short).clamp_(min=_TINY)
         v = (across + h * (radial * x0.square())) * (-rate * self.c * short)
@@ -107,8 +116,8 @@ class Flat:
     lift = Hyperboloid.lift
 
     def all_pairs(self, a: Tensor, b: Tensor) -> Tensor:
-        left = torch.cat([a[:, 1:].square().sum(-1, keepdim=True), a[:, :1], -2 * a[:, 1:]], -1)
-        right = torch.cat([b[:, :1], b[:, 1:].square().sum(-1, keepdim=True), b[:, 1:]], -1)
+        left = torch.cat([_square(a[:, 1:]), a[:, :1], -2 * a[:, 1:]], -1)
+        right = torch.cat([b[:, :1], _square(b[:, 1:]), b[:, 1:]], -1)
         return torch.mm(left, right.mT).clamp_(min=_LEAST).float()
 
     def pairs(self, a: Tensor, b: Tensor) -> Tensor:

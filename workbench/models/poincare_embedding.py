@@ -36,7 +36,8 @@ class EmbeddingConfig:
 
     dim: dimension of the space.
     objective: "softmax" (Nickel & Kiela 2017, eq. 5) or "cones" (Ganea et al. 2018, eq. 32).
-    epochs, lr, final_lr, burn_in: the rate falls along a cosine from lr to lr·final_lr; lr/10 for burn_in epochs.
+    epochs, lr, hold, final_lr, burn_in: the rate is lr for the share `hold` of the epochs, then falls along a
+    cosine to lr·final_lr; lr/10 for the first burn_in epochs.
     batch: sources a step. candidates: nodes they are told apart from, shared by the batch; 0 means all nodes.
     negative_weight: weight of the negatives in the partition function, 1 = the full softmax.
     degree_power: a node in k closure pairs moves at rate lr·k^-degree_power, so that the root does not shake.
@@ -49,19 +50,20 @@ class EmbeddingConfig:
 
     dim: int = 5
     objective: str = "softmax"
-    epochs: int = 75
-    lr: float = 0.1
+    epochs: int = 130
+    lr: float = 0.07
+    hold: float = 0.7
     final_lr: float = 0.05
-    burn_in: int = 0
-    batch: int = 37
+    burn_in: int = 5
+    batch: int = 74
     candidates: int = 0
     negative_weight: float = 1.0
     degree_power: float = 0.25
-    max_step: float = 0.5
+    max_step: float = 0.15
     max_radius: float = 12.0
     init: str = "walk"
-    init_radius: float = 0.3
-    init_decay: float = 0.8
+    init_radius: float = 0.5
+    init_decay: float = 0.7
     margin: float = 0.1
     aperture: float = 0.1
     seed: int = 0

@@ -99,7 +99,8 @@ class EmbeddingTrainer:
     def rate(self, progress: float) -> float:
         """Learning rate after this many epochs, fractions included."""
         cfg = self.config
-        fall = cfg.final_lr + (1 - cfg.final_lr) * (1 + math.cos(math.pi * progress / cfg.epochs)) / 2
+        late = max(0.0, progress / cfg.epochs - cfg.hold) / (1 - cfg.hold)
+        fall = cfg.final_lr + (1 - cfg.final_lr) * (1 + math.cos(math.pi * late)) / 2
         return cfg.lr * fall * (0.1 if progress < cfg.burn_in else 1.0)
 
     @torch.no_grad()
@@ -130,38 +131,54 @@ class EmbeddingTrainer:
         return torch.randint(self.n, (m,), generator=generator).unique().to(self.device)
 
     def _softmax(self, table: Tensor, batch: Tensor, others: Tensor, rate: float) -> Tensor:
-        """One step on the batch's pairs against the candidates, in place; returns the sum of the losses."""
-        cfg, space = self.config, self.space
+        """One step on the batch's pairs, in place; returns the sum of the losses.
+
+        Each source is told apart from all nodes at hand: those of the batch, their ancestors, and the drawn ones,
+        which stand for the rest of the hierarchy and weigh accordingly.
+        """
+        space = self.space
         row, above = self.closure.positives(batch)
-        u, v, w = space.lift(table[batch]), space.lift(table[above]), space.lift(table[others])
+        rows, weight = self._at_hand(batch, above, others)
+        self.place[rows] = self.everyone[: len(rows)]
+        source, target = self.place[batch], self.place[above]
+        w = space.lift(table[rows])
+        u, v = w[source], w[target]
 
         # Negatives: decay = exp(-d), with what is above u, and u itself, struck out.
         decay, slope = space.decay_and_slope(space.all_pairs(u, w))
-        self.place[others] = torch.arange(len(others), device=self.device)
-        for rows, nodes in ((row, above), (torch.arange(len(batch), device=self.device), batch)):
-            column = self.place[nodes]
-            inside = column >= 0
-            decay[rows[inside], column[inside]] = 0
-        self.place[others] = -1
-        weight = cfg.negative_weight * self.n / len(others)
-        z = decay.sum(1).double() * weight + 1e-30
+        flat = decay.view(-1)
+        flat[row * len(rows) + target] = 0
+        flat[self.everyone[: len(batch)] * len(rows) + source] = 0
+        z = torch.mv(decay, weight.float()).double() + 1e-30
 
-        # Positives: -log(e / (e + Z)), whose derivatives are Z / (e + Z) by d(u, v), -e_n Σ 1 / (e + Z) by d(u, n).
+        # Positives: -log(e / (e + Z)): its derivative by d(u, v) is Z / (e + Z), by d(u, n) -e_n Σ_v 1 / (e_v + Z).
         near, near_slope = space.decay_and_slope(space.pairs(u[row], v))
-        share = 1 / (near + z[row])
+        far = z[row]
+        share = 1 / (near + far)
         loss = -(near * share).log().sum()
-        toward = (z[row] * share * near_slope).unsqueeze(1)
+        toward = (far * share * near_slope).unsqueeze(1)
         pressure = torch.zeros_like(z).index_add_(0, row, share)
-        away = decay.mul_(slope).mul_(-weight * pressure.unsqueeze(1).float()).double()
+        away = decay.mul_(slope).mul_(-pressure.float().unsqueeze(1)).double()
 
-        pull_u = torch.mm(away, w).index_add_(0, row, toward * v)
-        pull = torch.cat([pull_u, torch.mm(away.mT, u), toward * u[row]])
-        rows, owner = torch.cat([batch, others, above]).unique(return_inverse=True)
-        pull = torch.zeros(len(rows), pull.shape[1], dtype=pull.dtype, device=self.device).index_add_(
-            0, owner, pull
-        )
+        weight = weight.unsqueeze(1)
+        pull = torch.mm(away.mT, u) * weight
+        pull.index_add_(0, source, torch.mm(away, w * weight).index_add_(0, row, toward * v))
+        pull.index_add_(0, target, toward * u[row])
         self.move(table, rows, space.gradient(table[rows], pull), rate)
         return loss
+
+    def _at_hand(self, batch: Tensor, above: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+        """The nodes a step sees, each once, and the weight of each in the partition function."""
+        weight = self.config.negative_weight
+        if others is self.everyone:
+            return others, torch.full((self.n,), weight, dtype=torch.float64, device=self.device)
+        known = torch.cat([batch, above])
+        rows = torch.cat([known, others]).unique()
+        self.place[rows] = self.everyone[: len(rows)]
+        drawn = torch.ones(len(rows), dtype=torch.float64, device=self.device)
+        drawn[self.place[known]] = 0
+        rest = self.n - len(rows) + drawn.sum()  # nodes that the drawn ones stand for
+        return rows, weight * torch.where(drawn > 0, rest / drawn.sum().clamp(min=1), 1.0)
 
     def move(self, table: Tensor, rows: Tensor, gradient: Tensor, rate: float) -> None:
         """A Riemannian step of the given rows of the table, in place."""
