@@ -3,5 +3,16 @@
 from workbench.models.cones import cone_energy, half_aperture, outward_angle
 from workbench.models.poincare_embedding import EmbeddingConfig, PoincareEmbedding
 from workbench.models.sarkar import sarkar
+from workbench.models.stress import spectral_embedding, stress, stress_embedding
 
-__all__ = ["EmbeddingConfig", "PoincareEmbedding", "cone_energy", "half_aperture", "outward_angle", "sarkar"]
+__all__ = [
+    "EmbeddingConfig",
+    "PoincareEmbedding",
+    "cone_energy",
+    "half_aperture",
+    "outward_angle",
+    "sarkar",
+    "spectral_embedding",
+    "stress",
+    "stress_embedding",
+]
