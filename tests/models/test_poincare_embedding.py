@@ -5,7 +5,7 @@ from workbench.data import trees, wordnet
 from workbench.errors import CheckpointError, DataError, ManifoldError, ParameterError
 from workbench.manifolds import Euclidean, Lorentz, PoincareBall
 from workbench.models import EmbeddingConfig, PoincareEmbedding
-from workbench.models.poincare_embedding import initial_points
+from workbench.models.starts import initial_points, wedges
 
 
 def some(manifold, n=40, dim=3):
@@ -104,6 +104,16 @@ def test_starts_are_seeded_and_of_the_radius_asked_for(init):
     assert torch.equal(first, again)
     median = float(PoincareBall().dist0(first).median())
     assert median == pytest.approx(0.7, rel=1e-6) if init != "random" else median < 0.01
+
+
+def test_wedges_nest_and_keep_to_the_plane():
+    h = trees.random_recursive(200, seed=3)
+    v = wedges(h)
+    angle, r = torch.atan2(v[:, 1], v[:, 0]), v.norm(dim=1)
+    assert len(torch.unique(angle.round(decimals=9))) > 100 and float(r[h.roots[0]]) == 0.0
+    assert (r[h.edges[:, 1]] > r[h.edges[:, 0]]).all()  # children further out than their parents
+    with pytest.raises(ParameterError, match="2 dimensions"):
+        wedges(h, 3)
 
 
 def test_walk_starts_children_nearer_to_their_parents_than_to_strangers():

@@ -27,7 +27,7 @@ from workbench.paths import asset
 
 PRETRAINED = {"wordnet-2d": "wordnet_2d.safetensors", "wordnet-10d": "wordnet_10d.safetensors"}
 OBJECTIVES = ("softmax", "cones")
-INITS = ("walk", "random", "sarkar")
+INITS = ("walk", "wedge", "sarkar", "random")
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class EmbeddingConfig:
     negative_weight: weight of the negatives in the partition function, 1 = the full softmax.
     degree_power: a node in k closure pairs moves at rate lr·k^-degree_power, so that the root does not shake.
     max_step, max_radius: bounds on one step and on the distance to the origin.
-    init: "walk" (a random walk down the hierarchy), "random" (uniform in a cube of side 2e-3, as in the 2017
-    release) or "sarkar"; init_radius: median distance to the origin; init_decay: length of a step of the walk
-    relative to that of the level above.
+    init: "walk" (a random walk down the hierarchy), "wedge" (in two dimensions: angles by leaf counts), "sarkar", or
+    "random" (uniform in a cube of side 2e-3, as in the 2017 release). Of "walk" and "sarkar": init_radius, the
+    median distance to the origin; of "walk": init_decay, the length of a step relative to that of the level above.
     margin, aperture: of the cones only (γ and K in the paper).
     """
 
@@ -217,49 +217,6 @@ class PoincareEmbedding:
             known = ", ".join(PRETRAINED)
             raise ParameterError(f"no trained table {name!r}{suggest(name, PRETRAINED)}; there are: {known}")
         return cls.load(asset(PRETRAINED[name]))
-
-
-def branching_walk(
-    h, dim: int, radius: float, decay: float, generator: torch.Generator
-) -> Float[Tensor, "n dim"]:
-    """Tangent vectors at the origin from a random walk down the hierarchy: a child is the mean of its parents plus a
-    normal step, steps shrinking by `decay` a level; scaled to the median length `radius`.
-
-    A start in which the families already lie together: from a random cloud of points the same training ends in a
-    state where some nodes are walled off from their ancestors (the mean rank shows it).
-    """
-    parent, child = torch.from_numpy(np.array(h.edges)).unbind(1)
-    level = torch.zeros(len(h), dtype=torch.int64)  # length of the longest way up: every parent comes first
-    for _ in range(len(h)):
-        below = torch.zeros_like(level).scatter_reduce(0, child, level[parent] + 1, "amax")
-        if torch.equal(below, level):
-            break
-        level = below
-    step = torch.randn(len(h), dim, generator=generator, dtype=torch.float64)
-    walk = torch.zeros_like(step)
-    parents = torch.bincount(child, minlength=len(h)).clamp_min(1).unsqueeze(1)
-    for k in range(1, int(level.max()) + 1):
-        rows, edges = (level == k).nonzero().squeeze(1), (level[child] == k).nonzero().squeeze(1)
-        mean = torch.zeros_like(walk).index_add_(0, child[edges], walk[parent[edges]]) / parents
-        walk[rows] = mean[rows] + decay**k * step[rows]
-    length = walk.norm(dim=-1)
-    walk = walk + 0.01 * length.median() * torch.randn(walk.shape, generator=generator, dtype=torch.float64)
-    return walk * (radius / walk.norm(dim=-1).median().clamp_min(1e-9))
-
-
-def initial_points(h, manifold, config: EmbeddingConfig, generator: torch.Generator) -> Tensor:
-    """Where training starts: (N, ambient) float64 points; see `EmbeddingConfig.init`."""
-    if config.init == "random":
-        v = 2e-3 * (torch.rand(len(h), config.dim, generator=generator, dtype=torch.float64) - 0.5)
-    elif config.init == "walk":
-        v = branching_walk(h, config.dim, config.init_radius, config.init_decay, generator)
-    else:
-        from workbench.models.sarkar import sarkar
-
-        ball = make("poincare")
-        v = ball.to_tangent(sarkar(h, dim=config.dim, lengths="size", manifold=ball, seed=config.seed))
-        v = v * (config.init_radius / v.norm(dim=-1).median())
-    return manifold.from_tangent(v)
 
 
 def describe(config: EmbeddingConfig) -> dict:

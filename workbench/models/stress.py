@@ -2,8 +2,8 @@
 
 The start is classical scaling (Torgerson 1952) in flat space and its exact analogue in curved space, hydra
 (Keller-Ressel, Nargang 2020): distances become inner products, d² by double centring, cosh(√c d) as they are,
-and the leading eigenvectors are coordinates. The refinement is the same in all spaces: L-BFGS in tangent vectors
-at the points themselves, so that neither a learning rate nor a far-out point favours one of them.
+and the leading eigenvectors are coordinates. The refinement is the same in all spaces: L-BFGS in tangent
+vectors at the points themselves, so that neither a learning rate nor a far-out point favours one of them.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def spectral_embedding(distances: Float[Tensor, "n n"], manifold, dim: int) -> F
     """Points (N, ambient) from the eigenvectors of the distances: exact where an exact embedding exists.
 
     distances: symmetric, finite, positive off the diagonal; in the manifold's distance.
-    Raises ParameterError for another matrix, for fewer than 1 or more than N - 1 dimensions, and where √c times
-    the diameter exceeds 300, beyond which cosh overflows.
+    Raises ParameterError for another matrix, for fewer than 1 or more than N - 1 dimensions, and where √c
+    times the diameter exceeds 300, beyond which cosh overflows.
     """
     d = _checked(distances, dim)
     n, c = len(d), float(manifold.c)
@@ -84,7 +84,7 @@ def stress_embedding(
 
 
 def _descend(base: Tensor, d: Tensor, manifold, steps: int) -> tuple[float, Tensor]:
-    """Rounds of L-BFGS in u, the points being base ⊕ from_tangent(u), an orthonormal frame at each of them."""
+    """Rounds of L-BFGS in u, the points being base ⊕ from_tangent(u), orthonormal frames at each."""
     shape = (len(d), manifold.intrinsic_dim(base.shape[1]))
 
     def value_and_gradient(flat: np.ndarray) -> tuple[float, np.ndarray]:

@@ -22,7 +22,8 @@ from workbench.evaluation import reconstruction
 from workbench.files import load_tensors, save_tensors
 from workbench.manifolds.pairwise import pairwise
 from workbench.models.cones import cone_energy
-from workbench.models.poincare_embedding import EmbeddingConfig, PoincareEmbedding, describe, initial_points
+from workbench.models.poincare_embedding import EmbeddingConfig, PoincareEmbedding, describe
+from workbench.models.starts import initial_points
 
 CHANCE = 1000  # sources drawn to follow MAP while training; the final figure is exact over all of them
 
