@@ -57,7 +57,7 @@ figures: env
 	"$(PYTHON)" -m workbench figures --force --profile $(PROFILE) --jobs $(JOBS) $(ARGS)
 
 test: env
-	"$(PYTHON)" -m pytest $(ARGS)
+	"$(PYTHON)" -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: env
 	"$(PYTHON)" -m ruff check .
