@@ -160,3 +160,10 @@ def test_every_trace_of_every_figure_has_a_uid_a_browser_accepts():
     for fig in figs:
         uids = [t.uid for t in fig.data]
         assert len(set(uids)) == len(uids) and all(re.fullmatch(r"[A-Za-z][\w-]*", u) for u in uids)
+
+
+def test_a_given_range_is_shown_with_ticks_of_its_own_and_a_legend_can_be_left_out():
+    fig = plots.lines([1, 2], {"a": [1e-9, 1e9], "b": [1, 1]}, log_y=True, y_range=(1e-2, 1e2), legend=False)
+    assert fig.layout.yaxis.range == (-2, 2)
+    assert min(fig.layout.yaxis.tickvals) == 1e-2 and len(fig.layout.yaxis.tickvals) <= 6
+    assert not any(trace.showlegend for trace in fig.data) and fig.layout.margin.r < 60

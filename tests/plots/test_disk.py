@@ -253,3 +253,19 @@ def test_in_a_crowd_the_labelled_points_are_marked():
     marked, notes = traces(fig)["labelled"], fig.layout.annotations
     assert sorted(marked.x) == sorted(n.x for n in notes) and len(notes) == 5
     assert "labelled" not in traces(plots.disk(cloud(30), labels=["name"] * 30))
+
+
+def test_arrows_have_a_head_at_the_second_point_and_colours_can_be_given():
+    fig = plots.geodesics([[[0, 0], [0.5, 0.1]]], colors=["#123456"], full=False, arrows=True)
+    (trace,) = fig.data
+    assert trace.line.color == trace.marker.color == "#123456" and trace.marker.symbol.startswith("arrow")
+    assert trace.marker.size[-1] > 0 and not any(trace.marker.size[:-1])
+    with pytest.raises(ParameterError, match="colors"):
+        plots.geodesics([[[0, 0], [0.5, 0.1]]], colors=["red", "blue"])
+
+
+def test_the_centre_of_a_small_circle_does_not_hide_it():
+    fig = plots.circles([[0, 0], [0.999, 0]], 0.5)
+    circle, dot = fig.data[2], fig.data[3]
+    pixels = (max(circle.x) - min(circle.x)) * 720 / 2.1
+    assert dot.marker.size < pixels / 2 and fig.data[1].marker.size == 10

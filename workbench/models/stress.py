@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from scipy.optimize import minimize
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from workbench.errors import ParameterError
@@ -80,7 +81,9 @@ def stress_embedding(
     spread = float(d.mean()) / (2 * dim) ** 0.5
     for _ in range(restarts):
         first.append(manifold.from_tangent(torch.randn(len(d), dim, generator=rng, dtype=d.dtype) * spread))
-    return min((_descend(points, d, manifold, steps) for points in first), key=lambda found: found[0])[1]
+    # The vectors are short: a BLAS that wakes all cores for each of them takes ten times as long.
+    with threadpool_limits(1):
+        return min((_descend(points, d, manifold, steps) for points in first), key=lambda found: found[0])[1]
 
 
 def _descend(base: Tensor, d: Tensor, manifold, steps: int) -> tuple[float, Tensor]:

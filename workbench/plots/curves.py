@@ -27,6 +27,8 @@ def lines(
     markers: bool | None = None,
     colors: Sequence[str] | None = None,
     references: Mapping[str, float] | None = None,
+    y_range: tuple[float, float] | None = None,
+    legend: bool = True,
     width: int = 860,
     height: int = 520,
 ) -> go.Figure:
@@ -42,6 +44,7 @@ def lines(
         markers: draw the points themselves. Default: at most 30.
         colors: colours in order of the series; default the palette.
         references: name → height of a thin horizontal line with its name written on it.
+        y_range: lowest and highest y shown; default all. legend: whether several series get one.
 
     Raises:
         ParameterError: no series, lengths that differ, a band without its line, or nothing positive on a
@@ -72,17 +75,20 @@ def lines(
         fig.add_trace(
             go.Scatter(
                 x=at, y=y, mode="lines+markers" if dotted else "lines",
-                uid=f"line-{k}", name=name, legendgroup=name, showlegend=len(series) > 1,
+                uid=f"line-{k}", name=name, legendgroup=name, showlegend=legend and len(series) > 1,
                 line=line, marker=dot,
                 hovertemplate="%{x:.4~g}, %{y:.4~g}<extra>" + html.escape(name) + "</extra>",
             )
         )  # fmt: skip
     for name, level in (references or {}).items():
         _reference(fig, name, level, log_y)
-    right = legend_width(series) + 20 if len(series) > 1 else 30
+    right = legend_width(series) + 20 if legend and len(series) > 1 else 30
     frame(fig, title=title, subtitle=subtitle, width=width, height=height, right=right)
     fig.update_xaxes(title_text=x_title, **(log_axis(np.concatenate(seen_x)) if log_x else {}))
-    fig.update_yaxes(title_text=y_title, **(log_axis(np.hstack(seen_y)) if log_y else {}))
+    seen = np.hstack(seen_y) if y_range is None else np.asarray(y_range, dtype=float)
+    fig.update_yaxes(title_text=y_title, **(log_axis(seen) if log_y else {}))
+    if y_range is not None:
+        fig.update_yaxes(range=list(np.log10(seen) if log_y else seen))
     return fig
 
 

@@ -12,12 +12,16 @@ from workbench.plots import geometry2d as plane
 from workbench.plots.canvas import REACH, SIDE, finish, join, polyline
 from workbench.plots.template import PALETTE, legend_width, shades
 
+_HEAD = dict(symbol="arrow-wide", angleref="previous", opacity=1, line_width=0)
+
 
 def geodesics(
     pairs,
     *,
     names: Sequence[str] | None = None,
+    colors: Sequence[str] | None = None,
     full: bool = True,
+    arrows: bool = False,
     title: str | None = None,
     subtitle: str | None = None,
     side: int = SIDE,
@@ -27,10 +31,12 @@ def geodesics(
     Args:
         pairs: (K, 2, 2): K pairs of (x, y) points; points on the unit circle are ideal.
         names: (K,) legend entries; with none there is no legend.
+        colors: (K,) colours; default the palette in turn.
+        arrows: a head at the second point of each pair instead of dots at both.
 
     Raises:
         ManifoldError: wrong shape, points outside the closed disk, or a pair of equal points.
-        ParameterError: another number of names than of pairs.
+        ParameterError: another number of names or colours than of pairs.
     """
     pairs = np.asarray(pairs, dtype=float)
     flat = pairs.reshape(-1, 2) if pairs.ndim == 3 and pairs.shape[1:] == (2, 2) else pairs
@@ -38,16 +44,28 @@ def geodesics(
     u, v = z[::2], z[1::2]
     if names is not None and len(names) != len(u):
         raise ParameterError(f"names must have one entry per pair: {len(u)} pairs, {len(names)} names")
+    if colors is not None and len(colors) != len(u):
+        raise ParameterError(f"colors must have one entry per pair: {len(u)} pairs, {len(colors)} colors")
+    colors = colors if colors is not None else [PALETTE[k % len(PALETTE)] for k in range(len(u))]
     fig = go.Figure()
     whole = plane.geodesic_polyline(*plane.extend(u, v), segments=96)
     for k, arc in enumerate(plane.geodesic_polyline(u, v, segments=64)):
         group = f"geodesic-{k}"
-        same = dict(color=PALETTE[k % len(PALETTE)], legendgroup=group)
+        same = dict(color=colors[k], legendgroup=group)
         if full:
             dotted = polyline(whole[k], uid=f"{group}-whole", width=1.5, **same)
             fig.add_trace(dotted.update(line_dash="dot"))
         name = str(names[k]) if names is not None else group
-        fig.add_trace(polyline(arc, uid=group, width=3.5, name=name, showlegend=names is not None, **same))
+        line = polyline(arc, uid=group, width=3.5, name=name, showlegend=names is not None, **same)
+        if arrows:
+            sizes = [0] * (len(arc) - 1) + [14]
+            fig.add_trace(
+                line.update(
+                    mode="lines+markers", line_width=2.5, marker=_HEAD | dict(size=sizes, color=colors[k])
+                )
+            )
+            continue
+        fig.add_trace(line)
         fig.add_trace(_dots(arc[[0, -1]], same["color"], uid=f"{group}-ends", legendgroup=group))
     right = legend_width(names) + 10 if names is not None else 20
     return finish(fig, title=title, subtitle=subtitle, right=right, side=side, meta={"pairs": len(u)})
@@ -74,10 +92,12 @@ def circles(
     if not (np.isfinite(radii).all() and (radii > 0).all()):
         raise ParameterError(f"radii must be positive numbers, got {radii.tolist()}")
     fig = go.Figure()
-    for k, line in enumerate(plane.circle_polyline(*plane.circle(z, radii))):
-        color = PALETTE[k % len(PALETTE)]
-        fig.add_trace(polyline(line, uid=f"circle-{k}", width=2.5, color=color))
-        fig.add_trace(_dots(z[[k]], color, uid=f"center-{k}"))
+    middle, reach = plane.circle(z, radii)
+    for k, line in enumerate(plane.circle_polyline(middle, reach)):
+        color, across = PALETTE[k % len(PALETTE)], reach[k] * side / REACH
+        fig.add_trace(polyline(line, uid=f"circle-{k}", width=2.5 if across > 12 else 1.2, color=color))
+        dot = _dots(z[[k]], color, uid=f"center-{k}")
+        fig.add_trace(dot.update(marker_size=min(10.0, across / 3)))  # a dot must not hide its circle
     return finish(fig, title=title, subtitle=subtitle, right=20, side=side, meta={"circles": len(z)})
 
 
