@@ -29,13 +29,18 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO]:
     try:
         with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as f:
             yield f
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(aside, 0o666 & ~umask)  # mkstemp's 0600 is for secrets, not for figures
+        _as_any_file(aside)
         os.replace(aside, path)
     except BaseException:
         Path(aside).unlink(missing_ok=True)
         raise
+
+
+def _as_any_file(path: str | Path) -> None:
+    """The permissions of an ordinary new file: temporary ones are 0600, which is for secrets."""
+    umask = os.umask(0)
+    os.umask(umask)
+    os.chmod(path, 0o666 & ~umask)
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -64,6 +69,7 @@ def save_tensors(path: str | Path, tensors: Mapping[str, torch.Tensor], about: M
             aside,
             metadata={"about": json.dumps(dict(about), sort_keys=True)},
         )
+        _as_any_file(aside)
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
