@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from workbench import plots
 from workbench.errors import ManifoldError, ParameterError
 from workbench.plots import geometry2d as g
-from workbench.plots.disk import edge_lines
+from workbench.plots.disk import edge_lines, edges_worth_drawing
 from workbench.plots.labels import descendants, place_labels
 
 
@@ -51,7 +51,8 @@ def test_structure_of_a_small_hierarchy():
 def test_every_edge_is_one_arc_between_its_points():
     z = cloud(80) @ (1, 1j)
     edges = tree_edges(80)
-    line, about = edge_lines(z, edges, unit=340, max_edges=1000)
+    kept, about = edges_worth_drawing(z, edges, unit=340, max_edges=1000)
+    line = edge_lines(z, kept, unit=340)
     gaps = np.flatnonzero(np.isnan(line))
     arcs = np.split(line, gaps + 1)[:-1]
     assert len(arcs) == about["drawn"] == np.sum(np.abs(z[edges[:, 0]] - z[edges[:, 1]]) * 340 >= 0.5)
@@ -64,9 +65,9 @@ def test_arcs_stray_less_than_a_fifth_of_a_pixel_from_the_geodesic():
     edges = np.random.default_rng(1).integers(0, 300, (200, 2))
     unit = 343.0
     for a, b in edges:
-        line, about = edge_lines(z, np.array([[a, b]]), unit=unit, max_edges=9)
-        if not about["drawn"]:
+        if abs(z[a] - z[b]) * unit < 0.5:
             continue
+        line = edge_lines(z, np.array([[a, b]]), unit=unit)
         middle = (line[:-2] + line[1:-1]) / 2  # farthest from the arc
         fine = g.geodesic_polyline(z[a], z[b], 4000)
         off = np.abs(middle[:, None] - fine).min(axis=1) * unit
@@ -269,3 +270,32 @@ def test_the_centre_of_a_small_circle_does_not_hide_it():
     circle, dot = fig.data[2], fig.data[3]
     pixels = (max(circle.x) - min(circle.x)) * 720 / 2.1
     assert dot.marker.size < pixels / 2 and fig.data[1].marker.size == 10
+
+
+def test_coloured_edges_are_the_same_arcs_in_the_colour_of_the_childs_category():
+    points, edges = cloud(200), tree_edges(200)
+    kind = np.where(np.arange(200) % 3 == 0, "a", np.where(np.arange(200) % 3 == 1, "b", "c"))
+    plain = traces(plots.disk(points, edges, kind, top_categories=2))["edges"]
+    fig = traces(plots.disk(points, edges, kind, top_categories=2, color_edges=True))
+    parts = [fig[f"edges-{k}"] for k in (-1, 0, 1)]
+
+    def arcs(trace):
+        z = np.asarray(trace.x) + 1j * np.asarray(trace.y)
+        return {tuple(a[:-1]) for a in np.split(z, np.flatnonzero(np.isnan(z)) + 1)[:-1]}
+
+    assert set.union(*map(arcs, parts)) == arcs(plain) and sum(len(arcs(p)) for p in parts) == len(
+        arcs(plain)
+    )
+    grey, first = parts[0], fig["category-0"]
+    ends = {arc[-1] for arc in arcs(parts[1])}
+    assert ends <= {complex(x, y) for x, y in zip(first.x, first.y, strict=True)}
+    assert grey.line.color != parts[1].line.color != parts[2].line.color
+
+
+def test_a_diameter_for_every_point_is_kept():
+    size = np.linspace(2, 12, 50)
+    trace = traces(plots.disk(cloud(50), size=size))["points"]
+    order = np.argsort(-np.hypot(*cloud(50).T), kind="stable")
+    assert np.allclose(trace.marker.size, size[order])
+    with pytest.raises(ParameterError, match="size"):
+        plots.disk(cloud(50), size=[1.0, 2.0])

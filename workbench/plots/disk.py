@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import plotly.graph_objects as go
+from plotly.colors import hex_to_rgb
 
 from workbench.errors import ParameterError
 from workbench.plots import geometry2d as plane
@@ -32,7 +33,8 @@ def disk(
     categorical: bool | None = None,
     top_categories: int = 6,
     colorscale=None,
-    size: float | None = None,
+    size: float | Sequence[float] | None = None,
+    color_edges: bool = False,
     label_top: int = 40,
     label_priority=None,
     label_size: float = 14,
@@ -56,7 +58,9 @@ def disk(
         color_title: title of the colour bar or legend.
         categorical: treat integer colours as categories. Default: strings and booleans only.
         colorscale: any plotly colorscale for numbers; default viridis.
-        size: marker diameter in pixels; default shrinks with N. Markers near the rim are smaller.
+        size: marker diameter in pixels, or (N,) of them; one diameter shrinks towards the rim, and the default
+            with N.
+        color_edges: edges take the colour of their child's category (categories only).
         label_priority: (N,) numbers, the largest is written first; default the number of descendants when
             there are edges, else closeness to the origin.
         side: pixels of the square that holds the disk.
@@ -68,31 +72,41 @@ def disk(
     z = plane.as_complex(points)
     n = len(z)
     edges = _edges(edges, n)
-    given = dict(color=color, labels=labels, hover=hover, label_priority=label_priority)
+    sizes = None if size is None or np.ndim(size) == 0 else size
+    given = dict(color=color, labels=labels, hover=hover, label_priority=label_priority, size=sizes)
     for name, value in given.items():
         if value is not None and len(value) != n:
             raise ParameterError(f"{name} must have one entry per point: {n} points, {len(value)} entries")
     fig, meta, unit = go.Figure(), {"points": n}, side / (2 * REACH)
+    if categorical is None:
+        categorical = color is not None and np.asarray(color).dtype.kind not in "iuf"
+    groups = _Categories(color, top_categories) if color is not None and categorical else None
     line = np.zeros(0, complex)
     if edges is not None:
-        line, meta["edges"] = edge_lines(z, edges, unit=unit, max_edges=max_edges)
+        kept, meta["edges"] = edges_worth_drawing(z, edges, unit=unit, max_edges=max_edges)
+        line = edge_lines(z, kept, unit=unit)
         width = 1.2 if len(edges) < 500 else 0.9 if len(edges) < GL_FROM else 0.5
-        gl = n >= GL_FROM
-        veil = "rgba(140, 146, 153, 0.3)" if gl else LIGHT  # thousands of lines must not add up to a solid
-        fig.add_trace(polyline(line, uid="edges", name="edges", width=width, color=veil, gl=gl))
+        look = dict(name="edges", width=width, gl=n >= GL_FROM)
+        veil = "rgba(140, 146, 153, 0.3)" if n >= GL_FROM else LIGHT  # thousands must not add up to a solid
+        if color_edges and groups is not None:
+            for k, tint in enumerate([veil, *(_veiled(c) for c in PALETTE[: len(groups.chosen)])], -1):
+                some = edge_lines(z, kept[groups.codes[kept[:, 1]] == k], unit=unit)
+                fig.add_trace(polyline(some, uid=f"edges-{k}", color=tint, **look))
+        else:
+            fig.add_trace(polyline(line, uid="edges", color=veil, **look))
     if label_priority is not None:
         priority = np.asarray(label_priority, dtype=float)
     else:
         priority = (descendants(n, edges) if edges is not None else 0) - np.abs(z)  # the modulus breaks ties
     important = np.argsort(-priority, kind="stable")
 
-    marker = size or float(np.clip(26 * max(n, 1) ** -0.22, 1.8, 12))
-    style = _Markers(z, marker, unit, hover if n <= hover_top else None)
+    marker = float(np.mean(size)) if size is not None else float(np.clip(26 * max(n, 1) ** -0.22, 1.8, 12))
+    style = _Markers(z, marker if sizes is None else sizes, unit, hover if n <= hover_top else None)
     if color is None:
         right = 20
         fig.add_trace(style.trace(np.arange(n), uid="points", color=PALETTE[0]))
-    elif np.asarray(color).dtype.kind not in "iuf" if categorical is None else categorical:
-        right = _add_categories(fig, style, color, top_categories, color_title)
+    elif groups is not None:
+        right = _add_categories(fig, style, groups, color_title)
     else:
         right = 20 + _add_values(fig, style, color, colorscale or COLORSCALE, color_title, side)
     if style.drawn < n:
@@ -107,42 +121,63 @@ def disk(
     return finish(fig, title=title, subtitle=subtitle, right=right, side=side, meta=meta)
 
 
-def edge_lines(z: np.ndarray, edges: np.ndarray, *, unit: float, max_edges: int) -> tuple[np.ndarray, dict]:
-    """One NaN-separated complex polyline of the edges worth drawing, and what was left out.
+def edges_worth_drawing(
+    z: np.ndarray, edges: np.ndarray, *, unit: float, max_edges: int
+) -> tuple[np.ndarray, dict]:
+    """Edges at least half a pixel long, the `max_edges` longest on screen of them; and what was left out."""
+    chord = np.abs(z[edges[:, 0]] - z[edges[:, 1]]) * unit
+    keep = np.flatnonzero(chord >= 0.5)
+    about: dict = {"given": len(edges)}
+    if len(keep) > max_edges:
+        keep = np.sort(keep[np.argsort(-chord[keep], kind="stable")[:max_edges]])
+        about["kept"] = "longest on screen"
+    return edges[keep], about | {"drawn": len(keep)}
+
+
+def edge_lines(z: np.ndarray, edges: np.ndarray, *, unit: float) -> np.ndarray:
+    """Geodesic edges as one NaN-separated complex polyline.
 
     Args:
         z: (N,) complex points.
         edges: (E, 2) ints.
         unit: pixels per unit of the disk; arcs get the segments that keep them within 0.15 pixel.
-        max_edges: number of edges kept, longest on screen first.
     """
     u, v = z[edges[:, 0]], z[edges[:, 1]]
-    chord = np.abs(u - v) * unit
-    keep = np.flatnonzero(chord >= 0.5)
-    visible = len(keep)
-    if visible > max_edges:
-        keep = np.sort(keep[np.argsort(-chord[keep], kind="stable")[:max_edges]])
-    u, v, chord = u[keep], v[keep], chord[keep]
-    bulge = chord / 2 * np.abs(np.tan(plane.half_angle(u, v) / 2))
+    bulge = np.abs(u - v) * unit / 2 * np.abs(np.tan(plane.half_angle(u, v) / 2))
     segments = np.clip(np.ceil(np.sqrt(bulge / ARC_ERROR)), 1, 24).astype(int)
     pieces = [np.zeros(0, complex)]
     for count in np.unique(segments):
         same = segments == count
         pieces.append(join(plane.geodesic_polyline(u[same], v[same], int(count))))
-    about = {"given": len(edges), "drawn": len(keep)}
-    if len(keep) < visible:
-        about["kept"] = "longest on screen"
-    return np.concatenate(pieces), about
+    return np.concatenate(pieces)
+
+
+class _Categories:
+    """The categories that get a colour of their own, largest first, and which of them each point is in (−1: none)."""
+
+    def __init__(self, color, top: int):
+        names = np.asarray([str(c) for c in color])
+        unique, code, counts = np.unique(names, return_inverse=True, return_counts=True)
+        best = np.lexsort((unique, -counts))[: min(top, len(PALETTE))]
+        place = np.full(len(unique), -1)
+        place[best] = np.arange(len(best))
+        self.chosen, self.codes = unique[best].tolist(), place[code]
+
+
+def _veiled(color: str) -> str:
+    return "rgba({}, {}, {}, 0.4)".format(*hex_to_rgb(color))
 
 
 class _Markers:
     """How points of one figure are drawn: kind of trace, sizes, hover texts."""
 
-    def __init__(self, z: np.ndarray, size: float, unit: float, hover: Sequence[str] | None):
+    def __init__(self, z: np.ndarray, size, unit: float, hover: Sequence[str] | None):
         self.z, self.unit, self.drawn = z, unit, 0
         self.kind = go.Scattergl if len(z) >= GL_FROM else go.Scatter
         self.many = len(z) > MANY
-        self.size = size if self.many else size * (0.55 + 0.45 * (1 - np.abs(z) ** 2))
+        self.each = np.ndim(size) > 0 or not self.many
+        rim = 1.0 if np.ndim(size) or self.many else 0.55 + 0.45 * (1 - np.abs(z) ** 2)
+        self.size = np.asarray(size, dtype=np.float32) * rim if self.each else size
         self.hover = None if hover is None else np.asarray(hover, dtype=object)
 
     def trace(self, index: np.ndarray, *, uid: str, color, **marker):
@@ -159,7 +194,7 @@ class _Markers:
         self.drawn += len(index)
         outline = dict(color="white", width=0.6 if self.kind is go.Scatter else 0)
         look = dict(
-            size=self.size if self.many else self.size[index],
+            size=self.size[index] if self.each else self.size,
             color=color if values is None else values,
             line=outline,
             opacity=1,
@@ -190,20 +225,17 @@ def _edges(edges, n: int) -> np.ndarray | None:
     return edges.astype(np.int64)
 
 
-def _add_categories(fig, style: _Markers, color, top: int, title: str | None) -> int:
+def _add_categories(fig, style: _Markers, groups: _Categories, title: str | None) -> int:
     """Grey "other" below, the largest categories above; returns the width of the legend."""
-    names = np.asarray([str(c) for c in color])
-    unique, counts = np.unique(names, return_counts=True)
-    chosen = unique[np.lexsort((unique, -counts))][: min(top, len(PALETTE))]
-    rest = np.flatnonzero(~np.isin(names, chosen))
+    rest = np.flatnonzero(groups.codes < 0)
     if rest.size:
         trace = style.trace(rest, uid="category-other", color=LIGHT)
         fig.add_trace(trace.update(name="other", showlegend=True, legendrank=2000))
-    for k, name in enumerate(chosen):
-        trace = style.trace(np.flatnonzero(names == name), uid=f"category-{k}", color=PALETTE[k])
-        fig.add_trace(trace.update(name=str(name), showlegend=True))
+    for k, name in enumerate(groups.chosen):
+        trace = style.trace(np.flatnonzero(groups.codes == k), uid=f"category-{k}", color=PALETTE[k])
+        fig.add_trace(trace.update(name=name, showlegend=True))
     fig.update_layout(legend=dict(title_text=title, itemsizing="constant", itemwidth=30))
-    return legend_width([*chosen, "other", title or ""])
+    return legend_width([*groups.chosen, "other", title or ""])
 
 
 def _add_values(fig, style: _Markers, color, colorscale, title: str | None, side: int) -> int:
