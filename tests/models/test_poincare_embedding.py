@@ -58,6 +58,15 @@ def test_other_chart_keeps_distances():
         e.to(Lorentz(2.0))
 
 
+def test_rescaling_multiplies_all_distances_alike():
+    e = some(PoincareBall(0.1))
+    unit = e.rescaled(1.0)
+    d, scaled = (t.manifold.cdist(t.points, t.points, exact=True) for t in (e, unit))
+    torch.testing.assert_close(scaled, d * 0.1**0.5, rtol=1e-9, atol=1e-9)
+    with pytest.raises(ParameterError, match="no curvature"):
+        some(Euclidean()).rescaled(1.0)
+
+
 def test_unknown_name_suggests_the_nearest():
     with pytest.raises(DataError, match="did you mean 'n12'"):
         some(PoincareBall()).nearest("n_12")

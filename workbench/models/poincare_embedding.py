@@ -21,7 +21,7 @@ from torch import Tensor
 
 from workbench.errors import CheckpointError, DataError, ParameterError, suggest
 from workbench.files import load_tensors, save_tensors
-from workbench.manifolds import make
+from workbench.manifolds import make, rescale_curvature
 from workbench.manifolds.pairwise import pairwise
 from workbench.paths import asset
 
@@ -93,8 +93,9 @@ class EmbeddingConfig:
 
     @classmethod
     def for_size(cls, nodes: int, **changes) -> EmbeddingConfig:
-        """Settings that work for a hierarchy of this many nodes: all pairs for small ones, sampled candidates
-        beyond 4,000 nodes.
+        """Settings that work for a hierarchy of this many nodes: up to 4,000 nodes all pairs, for curvature c = 1;
+        beyond that sampled candidates, for c = 0.1. (In the softmax of -d the curvature is a temperature: the same
+        points at c = 0.1 are √10 times as far apart, and confusions cost more.)
 
         Raises ParameterError for an unknown setting.
         """
@@ -104,8 +105,8 @@ class EmbeddingConfig:
                 raise ParameterError(
                     f"unknown setting {name!r}{suggest(name, known)}; known: {', '.join(known)}"
                 )
-        large = dict(epochs=100, batch=128, candidates=2048, negative_weight=0.1, init_radius=2.0,
-                     init_decay=0.85, max_radius=14.0)  # fmt: skip
+        large = dict(epochs=60, lr=0.3, burn_in=0, hold=0.5, batch=128, candidates=2048, degree_power=0.25,
+                     max_step=0.5, max_radius=50.0, init_radius=6.3, init_decay=0.85)  # fmt: skip
         return replace(cls(**(large if nodes > 4000 else {})), **changes)
 
 
@@ -182,6 +183,13 @@ class PoincareEmbedding:
             )
         points = manifold.from_tangent(self.manifold.to_tangent(self.points))
         return PoincareEmbedding(self.names, manifold, points, self.about)
+
+    def rescaled(self, c: float) -> PoincareEmbedding:
+        """The same figure in curvature -c: all distances times √(c_now / c). Ranks stay as they are."""
+        if "euclidean" in self.manifold.name:
+            raise ParameterError(f"flat space has no curvature to change to c={c}")
+        points = rescale_curvature(self.points, float(self.manifold.c), c)
+        return PoincareEmbedding(self.names, make(self.manifold.name, c=c), points, self.about)
 
     def save(self, path: str | Path, dtype: torch.dtype = torch.float64) -> None:
         """Write one safetensors file, atomically. `dtype=torch.float32` halves it: hyperboloid coordinates are
