@@ -89,7 +89,9 @@ def load_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, A
     try:
         with safe_open(path, framework="pt") as f:
             about = json.loads((f.metadata() or {})["about"])
+            if not isinstance(about, dict):
+                raise TypeError(f"its description is {type(about).__name__}, not a mapping")
             return {k: f.get_tensor(k) for k in f.keys()}, about  # noqa: SIM118 - safe_open is not a dict
-    except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as e:
+    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError, OSError) as e:
         reason = f"{type(e).__name__}: {e}"
         raise CheckpointError(f"{path} is not a readable workbench checkpoint ({reason})") from e

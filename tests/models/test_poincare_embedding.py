@@ -1,8 +1,10 @@
+import numpy as np
 import pytest
 import torch
 
-from workbench.data import trees, wordnet
+from workbench.data import Hierarchy, trees, wordnet
 from workbench.errors import CheckpointError, DataError, ManifoldError, ParameterError
+from workbench.files import load_tensors, save_tensors
 from workbench.manifolds import Euclidean, Lorentz, PoincareBall
 from workbench.models import EmbeddingConfig, PoincareEmbedding
 from workbench.models.starts import initial_points, wedges
@@ -142,3 +144,67 @@ def test_shipped_tables_are_of_the_embedded_wordnet(name):
     assert e.dim == int(name[8:-1])
     with pytest.raises(ParameterError, match="did you mean 'wordnet-10d'"):
         PoincareEmbedding.pretrained("wordnet-10")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        *[("dim", 2.5), ("dim", True), ("epochs", "3"), ("epochs", 0), ("batch", 1.5), ("candidates", -1)],
+        *[("burn_in", "x"), ("hold", 1.0), ("seed", -1), ("final_lr", float("nan")), ("aperture", 0)],
+    ],
+)
+def test_a_setting_of_the_wrong_kind_is_refused_by_name(setting, value):
+    with pytest.raises(ParameterError, match=f"^{setting} "):
+        EmbeddingConfig(**{setting: value})
+
+
+def test_numbers_of_numpy_are_taken_as_plain_ones():
+    config = EmbeddingConfig(dim=np.int64(3), lr=np.float32(0.5))
+    assert type(config.dim) is int and type(config.lr) is float
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (dict(manifold="sphere"), "unknown space 'sphere'"),
+        (dict(coordinates=torch.zeros(2)), "must be a table"),
+        (dict(coordinates=torch.full((2, 2), torch.nan)), "finite"),
+        (dict(coordinates=torch.zeros(3, 2)), "2 names and 3 points"),
+    ],
+)
+def test_a_file_that_holds_no_whole_embedding_is_refused_by_its_name(tmp_path, change, reason):
+    path = tmp_path / "e.safetensors"
+    PoincareEmbedding(["a", "b"], PoincareBall(), torch.zeros(2, 2)).save(path)
+    tensors, about = load_tensors(path)
+    tensors = {k: change.get(k, v) for k, v in tensors.items()}
+    save_tensors(path, tensors, {k: change.get(k, v) for k, v in about.items()})
+    with pytest.raises(CheckpointError, match=reason) as e:
+        PoincareEmbedding.load(path)
+    assert str(path) in str(e.value)
+
+
+def test_a_name_that_stands_twice_or_on_two_lines_is_refused(tmp_path):
+    with pytest.raises(DataError, match="'a' stands there twice"):
+        PoincareEmbedding(["a", "a"], PoincareBall(), torch.zeros(2, 2))
+    with pytest.raises(DataError, match="one line"):
+        PoincareEmbedding(["a", "b\nc"], PoincareBall(), torch.zeros(2, 2)).save(tmp_path / "e")
+    assert not list(tmp_path.iterdir())
+
+
+def test_facts_about_a_table_cannot_hide_its_space(tmp_path):
+    e = PoincareEmbedding(["a"], PoincareBall(), torch.zeros(1, 2), {"manifold": "euclidean", "kind": "x"})
+    e.save(tmp_path / "e")
+    assert repr(PoincareEmbedding.load(tmp_path / "e").manifold) == repr(PoincareBall())
+
+
+def test_a_negative_number_of_neighbours_is_refused():
+    with pytest.raises(ParameterError, match="k is a number"):
+        some(Euclidean()).nearest("n1", -1)
+
+
+@pytest.mark.parametrize("init", ["walk", "sarkar"])
+def test_a_hierarchy_of_mostly_single_nodes_starts_at_the_right_radius(init):
+    h = Hierarchy.from_edges([("a", "b"), ("a", "c")], names=[*"abcdefghijkl"])
+    config = EmbeddingConfig(dim=2, init=init, init_radius=0.7)
+    points = initial_points(h, PoincareBall(), config, torch.Generator().manual_seed(0))
+    assert PoincareBall().dist0(points).max() < 5

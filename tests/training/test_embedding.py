@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+import workbench.training.embedding as embedding_module
 from workbench.data import trees, wordnet
 from workbench.errors import CheckpointError, DataError, ParameterError
 from workbench.evaluation import reconstruction
@@ -167,3 +168,74 @@ def test_a_gpu_takes_the_same_steps():
     cpu, gpu = (EmbeddingTrainer(TREE, PoincareBall(), config, device=d) for d in ("cpu", "cuda"))
     cpu.run_epoch(), gpu.run_epoch()
     torch.testing.assert_close(gpu.points, cpu.points, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("closure", "reason"),
+    [
+        ([[0, 999]], "numbered from 0 to"),
+        ([[-1, 2]], "numbered from 0 to"),
+        ([[1, 1]], "above itself"),
+        ([[0.0, 1.0]], "whole numbers"),
+        ([0, 1], "whole numbers"),
+        (np.zeros((0, 2), int), "nothing to learn"),
+    ],
+)
+def test_a_wrong_closure_is_refused_before_anything_runs(closure, reason, tmp_path):
+    with pytest.raises(DataError, match=reason):
+        fit(TREE, PoincareBall(), SHORT, closure=closure, checkpoint=tmp_path / "c")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [dict(device="cud"), dict(checkpoint_every=0), dict(evaluate_every=-1), dict(patience=-1)],
+    ids=str,
+)
+def test_a_wrong_argument_of_fit_is_refused_by_name(wrong):
+    with pytest.raises(ParameterError, match=next(iter(wrong))):
+        fit(TREE, PoincareBall(), SHORT, **wrong)
+
+
+def test_a_run_cut_off_during_an_evaluation_measures_it_when_continued(tmp_path, monkeypatch):
+    whole = fit(TREE, PoincareBall(), SHORT, evaluate_every=2)
+    real, calls = embedding_module.reconstruction, []
+
+    def cut_off(*args, **options):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*args, **options)
+
+    monkeypatch.setattr(embedding_module, "reconstruction", cut_off)
+    path = tmp_path / "checkpoint"
+    with pytest.raises(KeyboardInterrupt):
+        fit(TREE, PoincareBall(), SHORT, evaluate_every=2, checkpoint=path)
+    continued = fit(TREE, PoincareBall(), SHORT, evaluate_every=2, checkpoint=path)
+    assert continued.history == whole.history
+    assert torch.equal(continued.embedding.points, whole.embedding.points)
+
+
+def test_a_run_that_stopped_early_stays_finished_when_called_again(tmp_path):
+    options = dict(evaluate_every=1, patience=1, checkpoint=tmp_path / "checkpoint")
+    config = EmbeddingConfig(dim=2, epochs=50, lr=1e-9)
+    first = fit(TREE, PoincareBall(), config, **options)
+    assert first.history[-1]["epoch"] < 50
+    assert fit(TREE, PoincareBall(), config, **options).history == first.history
+
+
+def test_an_epoch_whose_loss_is_not_finite_leaves_the_table_of_the_last_good_one():
+    trainer = EmbeddingTrainer(TREE, PoincareBall(), SHORT)
+    trainer.run_epoch()
+    before = trainer.points
+    trainer._softmax = lambda *_: torch.tensor(float("nan"))
+    with pytest.raises(ParameterError, match="lower lr"):
+        trainer.run_epoch()
+    assert trainer.epoch == 1 and torch.equal(trainer.points, before)
+
+
+def test_a_run_over_other_pairs_is_not_continued(tmp_path):
+    pairs = TREE.closure()
+    fit(TREE, PoincareBall(), SHORT, closure=pairs[1:], checkpoint=tmp_path / "c")
+    with pytest.raises(CheckpointError, match="its closure is"):
+        fit(TREE, PoincareBall(), SHORT, closure=pairs[:-1], checkpoint=tmp_path / "c")

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from workbench.errors import CheckpointError, DataError, ParameterError, suggest
+from workbench.errors import CheckpointError, DataError, ParameterError, WorkbenchError, suggest
 from workbench.files import load_tensors, save_tensors
 from workbench.manifolds import make, rescale_curvature
 from workbench.manifolds.pairwise import pairwise
@@ -28,6 +28,8 @@ from workbench.paths import asset
 PRETRAINED = {"wordnet-2d": "wordnet_2d.safetensors", "wordnet-10d": "wordnet_10d.safetensors"}
 OBJECTIVES = ("softmax", "cones")
 INITS = ("walk", "wedge", "sarkar", "random")
+WHOLE = ("dim", "epochs", "batch", "candidates", "seed")
+MAY_BE_ZERO = ("candidates", "seed", "burn_in", "hold", "final_lr", "degree_power", "margin")
 
 
 @dataclass(frozen=True)
@@ -75,21 +77,24 @@ class EmbeddingConfig:
                     f"{name} must be one of {', '.join(known)}, but came as {getattr(self, name)!r}"
                     + suggest(getattr(self, name), known)
                 )
-        for name in (
-            "dim",
-            "epochs",
-            "batch",
-            "lr",
-            "max_step",
-            "max_radius",
-            "negative_weight",
-            "init_radius",
-        ):
-            value = getattr(self, name)
-            if not (isinstance(value, int | float) and value > 0 and np.isfinite(value)):
-                raise ParameterError(f"{name} must be a positive number, but came as {value!r}")
-        if self.candidates < 0 or self.burn_in < 0:
-            raise ParameterError("candidates and burn_in must not be negative")
+        for field in fields(self):
+            if field.name in ("objective", "init"):
+                continue
+            value = getattr(self, field.name)
+            if isinstance(value, np.generic):  # numpy's numbers are not JSON-able
+                value = value.item()
+                object.__setattr__(self, field.name, value)
+            whole = field.name in WHOLE
+            kind = "whole number" if whole else "number"
+            if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+                raise ParameterError(f"{field.name} must be a {kind}, but came as {value!r}")
+            if not (np.isfinite(value) and (value >= 0 if field.name in MAY_BE_ZERO else value > 0)):
+                sign = f"a {kind} not below 0" if field.name in MAY_BE_ZERO else f"a positive {kind}"
+                raise ParameterError(f"{field.name} must be {sign}, but came as {value!r}")
+        if self.hold >= 1:
+            raise ParameterError(
+                f"hold is a share of the epochs and must be below 1, but came as {self.hold!r}"
+            )
 
     @classmethod
     def for_size(cls, nodes: int, **changes) -> EmbeddingConfig:
@@ -131,8 +136,11 @@ class PoincareEmbedding:
                 f"an embedding needs one name a point, got {len(names)} names and {len(points)} points"
             )
         self.names, self.manifold, self.about = tuple(names), manifold, dict(about or {})
-        self.points = manifold.check(points.detach().to(torch.float64), "points")
+        self.points = manifold.check(torch.as_tensor(points).detach().to(torch.float64), "points")
         self._index = {name: i for i, name in enumerate(self.names)}
+        if len(self._index) < len(self.names):
+            twice = next(name for i, name in enumerate(self.names) if self._index[name] != i)
+            raise DataError(f"an embedding needs one point a name, but {twice!r} stands there twice")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -168,6 +176,8 @@ class PoincareEmbedding:
         return self._closest(i, radius < radius[i], k)
 
     def _closest(self, i: int, allowed: Tensor, k: int) -> list[Neighbour]:
+        if k < 0:
+            raise ParameterError(f"k is a number of nodes to list and must not be below 0, got {k}")
         d = self.manifold.dist(self.points[i], self.points)
         d = torch.where(allowed, d, torch.inf)
         d[i] = torch.inf
@@ -193,16 +203,16 @@ class PoincareEmbedding:
 
     def save(self, path: str | Path, dtype: torch.dtype = torch.float64) -> None:
         """Write one safetensors file, atomically. `dtype=torch.float32` halves it: hyperboloid coordinates are
-        stored, which keep 24 bits at every radius."""
+        stored, which keep 24 bits at every radius. DataError for a name of two lines."""
+        if broken := [name for name in self.names if "\n" in name]:
+            raise DataError(f"a name to be saved must stand on one line, got {broken[0]!r}")
         names = np.frombuffer(zlib.compress("\n".join(self.names).encode(), 9), dtype=np.uint8)
         tensors = {
             "coordinates": pairwise(self.manifold).encode(self.points).to(dtype),
             "names": torch.from_numpy(names.copy()),
         }
-        c = float(self.manifold.c)
-        save_tensors(
-            path, tensors, {"kind": "embedding", "manifold": self.manifold.name, "c": c, **self.about}
-        )
+        space = {"kind": "embedding", "manifold": self.manifold.name, "c": float(self.manifold.c)}
+        save_tensors(path, tensors, {**self.about, **space})
 
     @classmethod
     def load(cls, path: str | Path) -> PoincareEmbedding:
@@ -214,9 +224,14 @@ class PoincareEmbedding:
             names = zlib.decompress(tensors["names"].numpy().tobytes()).decode().split("\n")
         except (zlib.error, UnicodeDecodeError) as e:
             raise CheckpointError(f"{path} holds names that cannot be read ({e})") from e
-        name, c = about.pop("manifold"), about.pop("c")
-        manifold = make(name, c=c) if c else make(name)
-        return cls(names, manifold, pairwise(manifold).decode(tensors["coordinates"].double()), about)
+        name, c, coordinates = about.pop("manifold", None), about.pop("c", None), tensors["coordinates"]
+        try:
+            if coordinates.ndim != 2:
+                raise DataError(f"coordinates must be a table, got shape {tuple(coordinates.shape)}")
+            manifold = make(name, c=c) if c else make(name)
+            return cls(names, manifold, pairwise(manifold).decode(coordinates.double()), about)
+        except WorkbenchError as e:
+            raise CheckpointError(f"{path} holds no whole embedding: {e}") from e
 
     @classmethod
     def pretrained(cls, name: str) -> PoincareEmbedding:

@@ -17,6 +17,15 @@ from workbench.models.poincare_embedding import EmbeddingConfig
 from workbench.models.sarkar import sarkar
 
 
+def _median_length(v: Tensor) -> Tensor:
+    """Median length of vectors; of those that are not zero where most are (a hierarchy of mostly single nodes)."""
+    length = v.norm(dim=-1)
+    median = length.median()
+    if median > 0:
+        return median
+    return length[length > 0].median() if (length > 0).any() else length.new_ones(())
+
+
 def branching_walk(
     h, dim: int, radius: float, decay: float, generator: torch.Generator
 ) -> Float[Tensor, "n dim"]:
@@ -37,9 +46,9 @@ def branching_walk(
         rows, edges = (level == k).nonzero().squeeze(1), (level[child] == k).nonzero().squeeze(1)
         mean = torch.zeros_like(walk).index_add_(0, child[edges], walk[parent[edges]]) / parents
         walk[rows] = mean[rows] + decay**k * step[rows]
-    length = walk.norm(dim=-1)
-    walk = walk + 0.01 * length.median() * torch.randn(walk.shape, generator=generator, dtype=torch.float64)
-    return walk * (radius / walk.norm(dim=-1).median().clamp_min(1e-9))
+    usual, spread = _median_length(walk), bool(walk.norm(dim=-1).median() > 0)
+    walk = walk + 0.01 * usual * torch.randn(walk.shape, generator=generator, dtype=torch.float64)
+    return walk * (radius / (_median_length(walk) if spread else usual))
 
 
 def wedges(h, dim: int = 2) -> Float[Tensor, "n 2"]:
@@ -88,5 +97,5 @@ def initial_points(h, manifold, config: EmbeddingConfig, generator: torch.Genera
     else:
         ball = PoincareBall()
         v = ball.to_tangent(sarkar(h, dim=config.dim, lengths="size", manifold=ball, seed=config.seed))
-        v = v * (config.init_radius / v.norm(dim=-1).median())
+        v = v * (config.init_radius / _median_length(v))
     return manifold.from_tangent(v)

@@ -7,6 +7,7 @@ that are not above u. All pairs of a batch with its candidates are two matrix pr
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from workbench.models.cones import cone_energy
 from workbench.models.poincare_embedding import EmbeddingConfig, PoincareEmbedding, describe
 from workbench.models.starts import initial_points
 
+CHECKPOINT = "embedding-training"
 CHANCE = 1000  # sources drawn to follow MAP while training; the final figure is exact over all of them
 
 
@@ -40,7 +42,7 @@ class Closure:
     """Ancestors of each source, as slices of one list, on a device."""
 
     def __init__(self, pairs: np.ndarray, n: int, device: torch.device | str):
-        pairs = torch.from_numpy(np.array(pairs)).to(device)
+        pairs = torch.from_numpy(np.array(pairs, dtype=np.int64)).to(device)
         self.keys, order = (pairs[:, 1] * n + pairs[:, 0]).sort()
         pairs = pairs[order]
         self.ancestors, descendants = pairs.unbind(1)
@@ -63,6 +65,35 @@ class Closure:
         return self.keys[found] == key
 
 
+def checked_closure(pairs: np.ndarray, n: int) -> np.ndarray:
+    """The pairs as (P, 2) integers; DataError for another shape or kind, a node that is not there, or u above u."""
+    pairs = np.asarray(pairs)
+    if pairs.size == 0:
+        raise DataError("there is nothing to learn: there are no ancestor-descendant pairs")
+    if pairs.ndim != 2 or pairs.shape[1] != 2 or pairs.dtype.kind not in "iu":
+        raise DataError(
+            f"closure must be (P, 2) whole numbers [ancestor, descendant], got {pairs.dtype} {pairs.shape}"
+        )
+    wrong = ((pairs < 0) | (pairs >= n)).any(1)
+    same = pairs[:, 0] == pairs[:, 1]
+    for bad, why in ((wrong, f"nodes are numbered from 0 to {n - 1}"), (same, "no node is above itself")):
+        if bad.any():
+            row = int(bad.argmax())
+            raise DataError(f"closure, row {row} is {pairs[row].tolist()}: {why}")
+    return pairs
+
+
+def _device(name: torch.device | str) -> torch.device:
+    """A device that this machine has; ParameterError otherwise."""
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as e:
+        reason = str(e).splitlines()[0]
+        raise ParameterError(f"device {name!r} cannot be used here: {reason}") from e
+    return device
+
+
 class EmbeddingTrainer:
     """One epoch at a time; all randomness of epoch k comes from (seed, k), so that a resumed run is the same run.
 
@@ -71,11 +102,11 @@ class EmbeddingTrainer:
     """
 
     def __init__(self, h, manifold, config: EmbeddingConfig, closure=None, device="cpu", start=None):
-        self.h, self.manifold, self.config, self.device = h, manifold, config, torch.device(device)
-        pairs = h.closure() if closure is None else np.asarray(closure)
-        if len(pairs) == 0:
-            raise DataError("there is nothing to learn: the hierarchy has no ancestor-descendant pairs")
-        self.pairs, self.n = pairs, len(h)
+        self.h, self.manifold, self.config, self.device = h, manifold, config, _device(device)
+        self.n = len(h)
+        self.pairs = pairs = checked_closure(h.closure() if closure is None else closure, self.n)
+        # Of pairs that were given, so that a run over one split is not continued over another.
+        self.given = None if closure is None else hashlib.sha256(pairs.astype("<i8").tobytes()).hexdigest()
         self.closure = Closure(pairs, self.n, self.device)
         self.space = pairwise(manifold)
         if start is None:
@@ -90,7 +121,7 @@ class EmbeddingTrainer:
         self.slow = self.closure.degree.clamp(min=1).double().unsqueeze(1) ** -config.degree_power
         self.everyone = torch.arange(self.n, device=self.device)
         self.place = torch.full((self.n,), -1, dtype=torch.int64, device=self.device)
-        self.epoch, self.history = 0, []
+        self.epoch, self.history, self.loss = 0, [], math.nan
 
     @property
     def points(self) -> Tensor:
@@ -116,13 +147,13 @@ class EmbeddingTrainer:
         for i, batch in enumerate(batches):
             rate = self.rate(self.epoch + i / len(batches))
             total += step(table, batch, self._candidates(generator), rate)
-        # Replaced only when whole: an interrupted epoch leaves the table of the last finished one.
-        self.table, self.epoch = table, self.epoch + 1
         loss = float(total) / len(self.pairs)
         if not math.isfinite(loss):
             raise ParameterError(
-                f"the loss became {loss} in epoch {self.epoch}: lower lr (now {cfg.lr}) or max_step"
+                f"the loss became {loss} in epoch {self.epoch + 1}: lower lr (now {cfg.lr}) or max_step"
             )
+        # Replaced only when whole: an interrupted or failed epoch leaves the table of the last finished one.
+        self.table, self.epoch, self.loss = table, self.epoch + 1, loss
         return loss
 
     def _candidates(self, generator: torch.Generator) -> Tensor:
@@ -226,36 +257,44 @@ class EmbeddingTrainer:
 
     def save(self, path: str | Path) -> None:
         """Write a checkpoint, atomically: all that `resume` needs."""
-        about = {
-            "kind": "embedding-training",
+        loss = self.loss if math.isfinite(self.loss) else None
+        state = {"kind": CHECKPOINT, "epoch": self.epoch, "loss": loss, "history": self.history}
+        save_tensors(path, {"table": self.table}, {**self._identity(), **state})
+
+    def _identity(self) -> dict:
+        """What a checkpoint and the run that continues it must have in common."""
+        return {
             "config": describe(self.config),
             "hierarchy": self.h.fingerprint(),
             "manifold": [self.manifold.name, float(self.manifold.c)],
             "pairs": len(self.pairs),
-            "epoch": self.epoch,
-            "history": self.history,
+            "closure": self.given,
         }
-        save_tensors(path, {"table": self.table}, about)
 
     def resume(self, path: str | Path) -> None:
         """Continue from a checkpoint; CheckpointError names what differs from this run."""
         tensors, about = load_tensors(path)
-        if about.get("kind") != "embedding-training" or "table" not in tensors:
+        if (
+            about.get("kind") != CHECKPOINT
+            or not {"epoch", "history"} <= about.keys()
+            or "table" not in tensors
+        ):
             raise CheckpointError(f"{path} is not a checkpoint of an embedding's training")
-        mine = {
-            "config": describe(self.config),
-            "hierarchy": self.h.fingerprint(),
-            "manifold": [self.manifold.name, float(self.manifold.c)],
-            "pairs": len(self.pairs),
-        }
-        for what, value in mine.items():
-            if about[what] != value:
+        for what, value in self._identity().items():
+            if about.get(what) != value:
                 raise CheckpointError(
-                    f"{path} cannot be continued: its {what} is {about[what]}, this run's is {value}; "
+                    f"{path} cannot be continued: its {what} is {about.get(what)}, this run's is {value}; "
                     "delete the file to start anew"
                 )
-        self.table = tensors["table"].to(self.device)
-        self.epoch, self.history = about["epoch"], about["history"]
+        table = tensors["table"]
+        if table.shape != self.table.shape or table.dtype != self.table.dtype:
+            raise CheckpointError(
+                f"{path} cannot be continued: its table is {table.dtype} {tuple(table.shape)}, "
+                f"this run's {self.table.dtype} {tuple(self.table.shape)}"
+            )
+        self.table, self.epoch, self.history = table.to(self.device), about["epoch"], about["history"]
+        last = self.history[-1]["loss"] if self.history else math.nan
+        self.loss = last if about.get("loss") is None else about["loss"]
 
 
 def fit(
@@ -286,6 +325,11 @@ def fit(
 
     Raises ParameterError, DataError, CheckpointError; on Ctrl-C the checkpoint holds the last whole epoch.
     """
+    for name, value, least in (
+        ("evaluate_every", evaluate_every, 0), ("patience", patience, 0), ("checkpoint_every", checkpoint_every, 1)
+    ):  # fmt: skip
+        if value < least:
+            raise ParameterError(f"{name} must not be below {least}, got {value}")
     config = config or EmbeddingConfig.for_size(len(h))
     trainer = EmbeddingTrainer(h, manifold, config, closure, device, start)
     if checkpoint and Path(checkpoint).exists():
@@ -293,12 +337,11 @@ def fit(
     bar = tqdm(
         total=config.epochs, initial=trainer.epoch, desc="embedding", disable=not progress, mininterval=0.5
     )
-    loss = trainer.history[-1]["loss"] if trainer.history else math.nan
     try:
+        _follow(trainer, evaluate_every)  # an evaluation that the interrupt cut off
         while trainer.epoch < config.epochs and not _finished(trainer.history, patience, target_map):
             loss = trainer.run_epoch()
-            if evaluate_every and trainer.epoch % evaluate_every == 0 and trainer.epoch < config.epochs:
-                trainer.history.append(_measure(trainer, loss, CHANCE))
+            _follow(trainer, evaluate_every)
             if checkpoint and trainer.epoch % checkpoint_every == 0:
                 trainer.save(checkpoint)
             bar.update()
@@ -306,7 +349,7 @@ def fit(
             if on_epoch:
                 on_epoch(trainer, loss)
         if not trainer.history or not trainer.history[-1].get("exact"):
-            trainer.history.append(_measure(trainer, loss, None))
+            trainer.history.append(_measure(trainer, None))
     finally:
         bar.close()
         if checkpoint:
@@ -314,7 +357,14 @@ def fit(
     return Fit(trainer.embedding(), trainer.history)
 
 
-def _measure(trainer: EmbeddingTrainer, loss: float, sources: int | None) -> dict:
+def _follow(trainer: EmbeddingTrainer, every: int) -> None:
+    """Measure where an evaluation is due and has not been made."""
+    due = every and trainer.epoch and trainer.epoch % every == 0 and trainer.epoch < trainer.config.epochs
+    if due and (not trainer.history or trainer.history[-1]["epoch"] < trainer.epoch):
+        trainer.history.append(_measure(trainer, CHANCE))
+
+
+def _measure(trainer: EmbeddingTrainer, sources: int | None) -> dict:
     known = len(trainer.closure.sources)
     result = reconstruction(
         trainer.points,
@@ -322,12 +372,13 @@ def _measure(trainer: EmbeddingTrainer, loss: float, sources: int | None) -> dic
         trainer.pairs,
         sources=sources if sources and sources < known else None,
     )
-    row = {"epoch": trainer.epoch, "loss": loss, "map": result.map, "mean_rank": result.mean_rank}
+    row = {"epoch": trainer.epoch, "loss": trainer.loss, "map": result.map, "mean_rank": result.mean_rank}
     return {**row, "exact": sources is None}
 
 
 def _finished(history: list[dict], patience: int, target: float | None) -> bool:
-    maps = [row["map"] for row in history]
+    # The exact rows come after the decision to stop: a finished run that is called again is still finished.
+    maps = [row["map"] for row in history if not row.get("exact")]
     if maps and target is not None and maps[-1] >= target:
         return True
     return bool(patience) and len(maps) > patience and max(maps[-patience:]) <= max(maps[:-patience])
