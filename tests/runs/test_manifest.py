@@ -71,3 +71,13 @@ def test_a_manifest_that_is_not_there_or_not_a_mapping(repo, tmp_path):
         load(repo, "- dots\n")
     with pytest.raises(WorkbenchError, match="no manifest at"):
         manifest.load(tmp_path / "nowhere" / "manifest.yaml")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(b"\xff\xfe\x80", "not text in UTF-8"), (b"[a]: b\n", "a key must be one word")]
+)
+def test_a_manifest_that_is_no_text_or_has_a_list_for_a_key_is_one_sentence(tmp_path, content, reason):
+    path = tmp_path / "manifest.yaml"
+    path.write_bytes(content)
+    with pytest.raises(WorkbenchError, match=reason):
+        manifest.load(path)

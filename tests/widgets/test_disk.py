@@ -146,3 +146,8 @@ def test_equal_views_write_equal_pages(tmp_path):
 def test_the_palette_is_the_figures_palette():
     plots = pytest.importorskip("workbench.plots")
     assert tuple(plots.PALETTE)[: len(OKABE_ITO)] == OKABE_ITO
+
+
+def test_points_that_are_no_numbers_are_refused():
+    with pytest.raises(ManifoldError, match="array of numbers"):
+        DiskView([["a", "b"]])

@@ -81,6 +81,8 @@ def load(path: Path | None = None) -> Manifest:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_NoDuplicates)
     except FileNotFoundError:
         raise WorkbenchError(f"no manifest at {path}") from None
+    except UnicodeDecodeError as e:
+        raise WorkbenchError(f"{path.name} is not text in UTF-8: {e}") from e
     except yaml.YAMLError as e:
         raise WorkbenchError(f"{path.name} is not readable YAML: {' '.join(str(e).split())}") from e
     root = path.resolve().parent.parent
@@ -176,6 +178,8 @@ class _NoDuplicates(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be one word", key.start_mark)
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"{key.value!r} stands twice", key.start_mark

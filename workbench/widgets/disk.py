@@ -194,7 +194,10 @@ _PAGE_TRAITS = [
 def _checked_points(points: Any) -> np.ndarray:
     if hasattr(points, "detach"):
         points = points.detach().cpu()
-    points = np.ascontiguousarray(points, dtype="<f8")
+    try:
+        points = np.ascontiguousarray(points, dtype="<f8")
+    except (TypeError, ValueError) as e:
+        raise ManifoldError(f"points must be an (N, 2) array of numbers; {e}") from None
     if points.ndim != 2 or points.shape[1] != 2 or not len(points):
         raise ManifoldError(
             f"points must be (N, 2) coordinates in the unit disk, not of shape {points.shape}"
