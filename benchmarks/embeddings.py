@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from importlib.util import find_spec
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -57,6 +58,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=300, help="of gensim")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    if find_spec("gensim") is None:
+        parser.error("gensim is not installed: pip install -e '.[bench]'")
     torch.set_num_threads(1)
     h, ball = wordnet.mammals(), PoincareBall()
     ours(h, args.dim, args.seed, epochs=2)  # first calls load libraries

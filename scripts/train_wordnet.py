@@ -16,7 +16,7 @@ import torch
 
 from workbench.data import wordnet
 from workbench.evaluation import depth_correlation
-from workbench.files import write_json
+from workbench.files import load_tensors, write_json
 from workbench.manifolds import PoincareBall
 from workbench.models import EmbeddingConfig
 from workbench.models.poincare_embedding import describe
@@ -52,6 +52,7 @@ def main() -> None:
     config = EmbeddingConfig.for_size(len(h), dim=args.dim, **settings)
     begun = time.process_time()
     checkpoint = ROOT / "build" / f"wordnet_{args.dim}d.checkpoint"
+    resumed_at = load_tensors(checkpoint)[1].get("epoch", 0) if checkpoint.exists() else 0
     result = fit(
         h, manifold, config, evaluate_every=10, checkpoint=checkpoint, device=args.device, progress=True
     )
@@ -70,7 +71,8 @@ def main() -> None:
         "closure_pairs": len(h.closure()),
         "history": result.history,
         "depth_correlation": rho,
-        "cpu_seconds": round(seconds, 1),
+        "cpu_seconds": round(seconds, 1),  # of this process: since epoch `resumed_at`
+        "resumed_at": resumed_at,
         "bytes": path.stat().st_size,
         "git": git_state(ROOT),
         "machine": machine(),
