@@ -84,3 +84,14 @@ def test_coincident_points_and_the_origin_give_finite_steps(manifold):
     g = space.gradient(s, torch.mm((decay * slope).double(), a))
     moved = space.step(s, g, torch.ones(4, 1, dtype=torch.float64), 0.5, 10.0)
     assert torch.isfinite(moved).all()
+
+
+@pytest.mark.parametrize("manifold", [PoincareBall(), PoincareBall(7.0), Lorentz(), Lorentz(0.3)], ids=repr)
+def test_steps_without_a_bound_end_on_the_manifold(manifold):
+    space = pairwise(manifold)
+    s = torch.full((1, 10), 0.1, dtype=torch.float64)
+    for _ in range(40):
+        outward = -s / s.norm()  # a gradient points uphill
+        s = space.step(s, outward, torch.full((1, 1), 1e9, dtype=torch.float64), 20.0, 1e6)
+        manifold.check(space.decode(s))
+    assert float(manifold.dist0(space.decode(s))) * float(manifold.c) ** 0.5 > 30

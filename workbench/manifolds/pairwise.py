@@ -23,6 +23,7 @@ from workbench.manifolds.charts import lorentz_to_poincare, poincare_to_lorentz
 
 _LEAST = 1e-12  # of q: pairs closer than this (d ≈ 2e-6) exert no force in a direction that means anything
 _TINY = 1e-30
+_BALL_REACH, _REACH = 34.0, 170.0  # √c d(0, x) up to which ball coordinates stay below 1, and squares finite
 
 
 def _sum(t: Tensor) -> Tensor:
@@ -40,6 +41,7 @@ class Hyperboloid:
     def __init__(self, manifold):
         self.manifold, self.c = manifold, float(manifold.c.detach())
         self.unit = math.sqrt(self.c)
+        self.reach = _BALL_REACH if manifold.name == "poincare" else _REACH
 
     def encode(self, points: Tensor) -> Tensor:
         points = points.detach().to(torch.float64)
@@ -79,7 +81,8 @@ class Hyperboloid:
         return (s / self.time(s) * pull[:, :1] - pull[:, 1:]) / 2
 
     def step(self, s: Tensor, g: Tensor, rate: Tensor, max_step: float, max_radius: float) -> Tensor:
-        """One Riemannian gradient step along a geodesic, no longer than `max_step`, ending within `max_radius`.
+        """One Riemannian gradient step along a geodesic, no longer than `max_step`, ending within `max_radius`
+        and within the chart.
 
         g (n, dim) is ∂L/∂s; rate (n, 1) the learning rates; lengths in the manifold's distance.
         """
@@ -94,7 +97,7 @@ class Hyperboloid:
         length = (length * short).clamp_(min=_TINY)
         v = (across + h * (radial * x0.square())) * (-rate * self.c * short)
         s = torch.cosh(length) * s + torch.sinh(length) / length * v
-        limit = math.sinh(max_radius * self.unit)
+        limit = math.sinh(min(max_radius * self.unit, self.reach))
         return s * (limit / s.norm(dim=-1, keepdim=True).clamp(min=limit))
 
 

@@ -43,7 +43,8 @@ class EmbeddingConfig:
     batch: sources a step. candidates: nodes they are told apart from, shared by the batch; 0 means all nodes.
     negative_weight: weight of the negatives in the partition function, 1 = the full softmax.
     degree_power: a node in k closure pairs moves at rate lr·k^-degree_power, so that the root does not shake.
-    max_step, max_radius: bounds on one step and on the distance to the origin.
+    max_step, max_radius: bounds on one step and on the distance to the origin (in the ball never beyond 34/√c,
+    where float64 coordinates run out).
     init: "walk" (a random walk down the hierarchy), "wedge" (in two dimensions: angles by leaf counts), "sarkar", or
     "random" (uniform in a cube of side 2e-3, as in the 2017 release). Of "walk" and "sarkar": init_radius, the
     median distance to the origin; of "walk": init_decay, the length of a step relative to that of the level above.
