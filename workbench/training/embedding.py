@@ -138,7 +138,9 @@ class EmbeddingTrainer:
     @torch.no_grad()
     def run_epoch(self) -> float:
         """Every source once; returns the mean loss a pair."""
-        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.epoch + 1)
+        self.generator = generator = torch.Generator().manual_seed(
+            self.config.seed * 1_000_003 + self.epoch + 1
+        )
         cfg, sources = self.config, self.closure.sources
         order = sources[torch.randperm(len(sources), generator=generator).to(self.device)]
         batches = order.split(cfg.batch)
@@ -227,8 +229,8 @@ class EmbeddingTrainer:
         cfg = self.config
         row, above = self.closure.positives(batch)
         below = batch[row]
-        pick = torch.arange(len(row), device=self.device)
-        other = others[(pick * 7919 + batch[0]) % len(others)]
+        pick = torch.randint(len(others), (len(row),), generator=self.generator)
+        other = others[pick.to(self.device)]
         rows, owner = torch.cat([below, above, other]).unique(return_inverse=True)
         u, v, w = owner.split(len(row))
         with torch.enable_grad():
