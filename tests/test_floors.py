@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = (
-    ("errors", "files", "paths"),
+    ("errors", "files", "paths", "threads"),
     ("manifolds", "scan", "data"),
     ("nn",),
     ("models",),

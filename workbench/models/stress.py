@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from scipy.optimize import minimize
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from workbench.errors import ParameterError
+from workbench.threads import one_thread
 
 _FLATTEST = 1e-6  # √c·diameter below which cosh(√c d) - 1 is only rounding
 ROUND = 40  # iterations after which the frames move to where the points have gone
@@ -81,8 +81,7 @@ def stress_embedding(
     spread = float(d.mean()) / (2 * dim) ** 0.5
     for _ in range(restarts):
         first.append(manifold.from_tangent(torch.randn(len(d), dim, generator=rng, dtype=d.dtype) * spread))
-    # The vectors are short: a BLAS that wakes all cores for each of them takes ten times as long.
-    with threadpool_limits(1):
+    with one_thread():
         return min((_descend(points, d, manifold, steps) for points in first), key=lambda found: found[0])[1]
 
 

@@ -25,6 +25,7 @@ from workbench.manifolds.pairwise import pairwise
 from workbench.models.cones import cone_energy
 from workbench.models.poincare_embedding import EmbeddingConfig, PoincareEmbedding, describe
 from workbench.models.starts import initial_points
+from workbench.threads import one_thread
 
 CHECKPOINT = "embedding-training"
 CHANCE = 1000  # sources drawn to follow MAP while training; the final figure is exact over all of them
@@ -146,9 +147,10 @@ class EmbeddingTrainer:
         batches = order.split(cfg.batch)
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         table, step = self.table.clone(), self._softmax if cfg.objective == "softmax" else self._cones
-        for i, batch in enumerate(batches):
-            rate = self.rate(self.epoch + i / len(batches))
-            total += step(table, batch, self._candidates(generator), rate)
+        with one_thread():
+            for i, batch in enumerate(batches):
+                rate = self.rate(self.epoch + i / len(batches))
+                total += step(table, batch, self._candidates(generator), rate)
         loss = float(total) / len(self.pairs)
         if not math.isfinite(loss):
             raise ParameterError(
