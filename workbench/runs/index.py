@@ -147,7 +147,8 @@ font-weight: 600; } .from, .missing { color: var(--soft); font-size: .875rem; } 
 border-style: dashed; } a { color: inherit; } table { border-collapse: collapse; width: 100%; font-size:
 .875rem; } th, td { text-align: left; vertical-align: top; padding: .2rem .75rem .2rem 0; border-bottom: 1px
 solid var(--line);
-  overflow-wrap: anywhere; } th { font-weight: 500; } summary { cursor: pointer; margin: .35rem 0; }
+  overflow-wrap: anywhere; } th { font-weight: 500; width: 30%; overflow-wrap: break-word; }
+summary { cursor: pointer; margin: .35rem 0; }
 """
 
 PAGE = """<!doctype html>

@@ -82,13 +82,17 @@ function visibleEdges(scene, R, edges, most, shortest) {
 }
 
 function paintEdges(ctx, scene, R, edges, alpha) {
-  const o = scene.out;
+  const o = scene.out, batches = scene.legend.colours.map(() => []);
+  for (const edge of edges) batches[scene.colour[edge[1]]].push(edge); // in the child's colour
   ctx.globalAlpha = alpha * Math.min(1, Math.sqrt(1000 / edges.length)); // many edges, faint edges
-  for (let k = 0; k < edges.length; k += 300) { // one path of 80,000 pieces would be far slower than many paths
-    ctx.beginPath();
-    for (const [i, j] of edges.slice(k, k + 300)) geodesic(ctx, R, o[2 * i], o[2 * i + 1], o[2 * j], o[2 * j + 1]);
-    ctx.stroke();
-  }
+  batches.forEach((batch, colour) => {
+    ctx.strokeStyle = scene.legend.colours[colour];
+    for (let k = 0; k < batch.length; k += 300) { // one path of 80,000 pieces would be far slower than many paths
+      ctx.beginPath();
+      for (const [i, j] of batch.slice(k, k + 300)) geodesic(ctx, R, o[2 * i], o[2 * i + 1], o[2 * j], o[2 * j + 1]);
+      ctx.stroke();
+    }
+  });
 }
 
 const radius = (scene, i, w2) => scene.dot * (0.9 + (2.2 + 0.35 * Math.log2(scene.weight[i])) * (1 - w2));
@@ -164,15 +168,15 @@ function paintScene(ctx, scene, R, theme, budget) {
   ctx.arc(0, 0, R, 0, 7);
   ctx.fillStyle = theme.ground;
   ctx.fill();
-  ctx.strokeStyle = theme.ink;
   ctx.lineWidth = 1;
   if (!quick) paintEdges(ctx, scene, R, visibleEdges(scene, R, scene.cross, Infinity, 2), 0.15);
-  paintEdges(ctx, scene, R, visibleEdges(scene, R, scene.tree, budget, quick ? 3 : 1), 0.4);
+  paintEdges(ctx, scene, R, visibleEdges(scene, R, scene.tree, budget, quick ? 3 : 1), 0.55);
   ctx.globalAlpha = 1;
   paintPoints(ctx, scene, R, quick ? 2 : 0.5, 3 * budget);
   ctx.beginPath();
   ctx.arc(0, 0, R, 0, 7);
   ctx.globalAlpha = 0.6;
+  ctx.strokeStyle = theme.ink;
   ctx.stroke();
   ctx.globalAlpha = 1;
 }
