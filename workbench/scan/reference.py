@@ -79,7 +79,7 @@ def ssd_reference(
 ) -> tuple[Tensor, Tensor]:
     """Mamba-2's recurrence, step by step; `chunk` is accepted and ignored.
 
-    `S_t = exp(a_t) S_{t-1} + step_t x_t B_t^T`, `y_t = S_t C_t + D x_t`, times `silu(z_t)`; `a_t = step_t A` per head.
+    `S_t = exp(a_t) S_{t-1} + step_t x_t B_t^T`, `y_t = S_t C_t + D x_t`, times `silu(z_t)`; `a_t = step_t A`.
     x, z (b, L, h, p); dt, log_decay (b, L, h); A (h,); B, C (b, L, g, n), head i reads group `i // (h / g)`;
     D (h,) or (h, p); dt_bias (h,); initial_state (b, h, p, n); seq_idx (b, L): the state restarts from zero where it
     changes. Returns y (b, L, h, p) in x's dtype and the last state (b, h, p, n) in the accumulate dtype.
