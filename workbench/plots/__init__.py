@@ -5,6 +5,7 @@ from workbench.plots.curves import curvature_sweep, lines, training_curve
 from workbench.plots.disk import disk
 from workbench.plots.export import compact, find_browser, write
 from workbench.plots.labels import hover_texts, place_labels
+from workbench.plots.scans import matrix
 from workbench.plots.shapes import circles, geodesics, horocycles, tiling
 from workbench.plots.tables import bars, heatmap, table
 from workbench.plots.template import COLORSCALE, PALETTE, TEMPLATE
@@ -24,6 +25,7 @@ __all__ = [
     "horocycles",
     "hover_texts",
     "lines",
+    "matrix",
     "place_labels",
     "side_by_side",
     "table",
