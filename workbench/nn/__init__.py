@@ -1,0 +1,6 @@
+"""Floor 2: bricks that several models use."""
+
+from workbench.nn.mamba import Mamba, MambaState
+from workbench.nn.mamba2 import Mamba2
+
+__all__ = ["Mamba", "Mamba2", "MambaState"]
