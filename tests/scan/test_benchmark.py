@@ -1,0 +1,112 @@
+"""benchmarks/scan.py runs, and its arithmetic on times is right. No test here asks how fast anything is."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def measuring(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import _measure
+
+    return _measure
+
+
+def test_the_crossover_lies_where_the_ratio_of_a_power_law_is_one(measuring):
+    ratios = {L: (L / 300) ** 1.5 for L in (64, 128, 256, 512, 1024)}
+    assert measuring.crossover(ratios) == pytest.approx(300)
+
+
+@pytest.mark.parametrize(
+    ("ratios", "expected"),
+    [
+        ({64: 1.5, 128: 2.0}, 64),  # faster everywhere
+        ({64: 0.1, 128: 0.9}, None),  # slower at the end
+        ({64: 2.0, 128: 0.5, 256: 2.0}, math.sqrt(128 * 256)),  # a lucky short length does not count
+    ],
+)
+def test_the_crossover_is_where_it_stays_faster(measuring, ratios, expected):
+    assert measuring.crossover(ratios) == (expected and pytest.approx(expected))
+
+
+def test_ratios_are_taken_within_a_round_and_outliers_do_not_move_them(measuring):
+    slow, fast = measuring.Readings(), measuring.Readings()
+    for factor in (
+        1.0,
+        1.0,
+        50.0,
+        3.0,
+        None,
+    ):  # the machine is busy in two rounds; the slow one skips the last
+        slow.add("forward", factor and 4.0 * factor, 1.0)
+        fast.add("forward", 2.0 * (factor or 1.0), 1.0)
+    assert measuring.speed(fast, slow, "forward", "wall") == 2.0
+    assert measuring.speed(fast, slow, "train", "wall") is None
+
+
+def test_all_take_part_in_every_round_but_the_slow(measuring):
+    x = torch.ones(4, requires_grad=True)
+    calls = []
+    works = {name: measuring.Work(lambda n=name: calls.append(n) or x * 2, [x]) for name in "ab"}
+    readings = measuring.side_by_side(works, budget=1.0, rounds=4)
+    assert all(
+        len(r.wall[mode]) == 4 and None not in r.wall[mode] for r in readings.values() for mode in r.wall
+    )
+    assert calls.count("a") > 0 and set(calls) == {"a", "b"}
+
+
+def test_peak_memory_is_that_of_a_temporary_also_the_second_time(measuring):
+    code = (
+        f"import sys, torch; sys.path.insert(0, {str(BENCHMARKS)!r}); from _measure import peak_memory\n"
+        "print([peak_memory(lambda: torch.ones(2**23).sum()) for _ in range(2)])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | measuring.FRESH_PAGES, capture_output=True, text=True
+    )
+    assert json.loads(done.stdout) == pytest.approx([2**25] * 2, rel=0.1), done.stderr
+
+
+def test_every_implementation_computes_the_same(measuring):
+    import _scan_candidates as compared
+
+    for op in ("selective_scan", "ssd"):
+        for name, candidate in compared.CANDIDATES[op].items():
+            sizes = compared.Sizes(2, 128, 4)
+            if candidate.exact and name != "compile" and compared.missing(op, candidate, sizes) is None:
+                assert compared.worst_error(op, candidate, sizes, 70, gradients=True) < 5e-6, (op, name)
+
+
+def test_a_small_run_prints_a_table_and_writes_all_numbers(tmp_path):
+    written = tmp_path / "scan.json"
+    options = [
+        "--op",
+        "ssd",
+        "--quick",
+        "--lengths",
+        "64",
+        "--rounds",
+        "1",
+        "--without",
+        "compile",
+        "--threads",
+        "1",
+    ]
+    command = [sys.executable, BENCHMARKS / "scan.py", *options, "--json", written]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert "| 64 | workbench, eager " in done.stdout
+    found = json.loads(written.read_text())
+    assert found["threads"] == 1 and found["versions"]["torch"]
+    assert {row["name"] for row in found["cpu"]["ssd"]["rows"]} == {"eager", "listing", "attention"}
+    assert all(row["train_wall_ms"] > 0 for row in found["cpu"]["ssd"]["rows"])
