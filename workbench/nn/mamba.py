@@ -98,7 +98,7 @@ class Recurrent(nn.Module):
 
 
 class Mamba(Recurrent):
-    """`y = out_proj(scan(u) silu(z))` with `x, z = in_proj(input)`, `u = silu(conv(x))`; u is projected to Δ, B and C.
+    """`y = out_proj(scan(u) silu(z))` with `x, z = in_proj(input)`, `u = silu(conv(x))`, which gives Δ, B, C.
 
     Args:
         d_model: width of input and output. expand: d_inner = expand d_model.
