@@ -16,10 +16,8 @@ from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from workbench.errors import ParameterError
-from workbench.scan import selective_scan
+from workbench.scan import causal_conv1d, selective_scan, selective_scan_step
 from workbench.scan.arguments import Reader
-from workbench.scan.conv import causal_conv1d
-from workbench.scan.steps import selective_scan_step
 
 HALF = (torch.bfloat16, torch.float16)
 

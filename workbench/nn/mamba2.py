@@ -14,9 +14,7 @@ from torch import Tensor, nn
 
 from workbench.errors import ParameterError
 from workbench.nn.mamba import MambaState, Recurrent, step_bias, whole_numbers, widened
-from workbench.scan import ssd
-from workbench.scan.conv import causal_conv1d, rms_norm_gated
-from workbench.scan.steps import ssd_step
+from workbench.scan import causal_conv1d, rms_norm_gated, ssd, ssd_step
 
 
 class RMSNormGated(nn.Module):
