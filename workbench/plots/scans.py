@@ -54,9 +54,9 @@ def matrix(
     bar = _bar(low, high, color_title) if colorbar else None
     fig = go.Figure(
         go.Heatmap(
-            z=sizes(values, floor), customdata=values, uid="matrix", colorscale=FADING, zmin=low, zmax=high,
+            z=sizes(values, floor), uid="matrix", colorscale=FADING, zmin=low, zmax=high,
             showscale=colorbar, colorbar=bar, hoverongaps=False,
-            hovertemplate="row %{y}, column %{x}: %{customdata:.3g}<extra></extra>",
+            hovertemplate="row %{y}, column %{x}: 10<sup>%{z:.2f}</sup><extra></extra>",
         )
     )  # fmt: skip
     right, bottom = 96 if colorbar else 16, 58 if x_title else 16
@@ -73,10 +73,12 @@ def matrix(
     return fig
 
 
-def sizes(values, floor: float) -> np.ndarray:
-    """log10 of |values|, NaN below `floor`: what `matrix` colours, for redrawing a live figure."""
+def sizes(values, floor: float) -> list[list[float | None]]:
+    """log10 of |values|, None below `floor`: what `matrix` colours, for redrawing a live figure."""
     values = np.abs(np.asarray(values, dtype=float))
-    return np.where(values >= floor, np.log10(np.maximum(values, floor)), np.nan)
+    logs = np.log10(np.maximum(values, floor)).round(4)
+    # None, not NaN: the messages of a live figure are JSON.
+    return np.where(values >= floor, logs, None).tolist()
 
 
 def _bar(low: float, high: float, title: str | None) -> dict:
