@@ -6,7 +6,7 @@ import gc
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -18,7 +18,7 @@ from torch import Tensor
 MODES = ("forward", "train")  # train: forward, and backward to every input
 SHORTEST = 0.01  # seconds one reading of the clock should last, so that its own cost does not show
 FEWEST, MOST = 5, 31  # rounds
-SLOW = 3  # rounds of what would take a large part of the budget alone
+FEW = 3  # rounds of what is only there to be seen once
 
 
 @dataclass(frozen=True)
@@ -76,35 +76,36 @@ def clock(call: Callable[[], None], times: int) -> tuple[float, float]:
 
 
 def side_by_side(
-    works: Mapping[str, Work], budget: float, rounds: int | None = None, clock: Callable = clock
+    works: Mapping[str, Work],
+    budget: float,
+    rounds: int | None = None,
+    seldom: Container[str] = (),
+    clock: Callable = clock,
 ) -> dict[str, Readings]:
-    """Run all implementations round by round, in alternating order, for about `budget` seconds.
+    """Run all implementations round by round, in alternating order: `rounds` times, or for about `budget` seconds.
 
-    A disturbance of the machine then meets all of them alike. Whatever would take a large part of the budget alone
-    runs in the first few rounds only.
+    A disturbance of the machine then meets all of them alike. What is named in `seldom` takes part in the first
+    rounds only.
     """
-    once = {}
+    repeats = {}
     for name, work in works.items():
         for mode, call in work.calls().items():
             call()  # compiles, loads libraries, wakes threads
-            once[name, mode] = clock(call, 1)[0]
-    repeats = {key: max(1, math.ceil(SHORTEST / s)) for key, s in once.items()}
-    cost = {key: once[key] * repeats[key] for key in once}
-    slow = {key for key, s in cost.items() if s > budget / (4 * FEWEST)}
-    left = budget - SLOW * sum(cost[key] for key in slow)
-    a_round = sum(s for key, s in cost.items() if key not in slow) or 1.0
-    rounds = rounds or min(MOST, max(FEWEST, round(left / a_round)))
-
+            repeats[name, mode] = max(1, math.ceil(SHORTEST / max(clock(call, 1)[0], 1e-6)))
     readings = {name: Readings() for name in works}
+    begun, done = time.perf_counter(), 0
     gc.collect()
     gc.disable()
     try:
-        for i in range(rounds):
-            for name in list(works) if i % 2 == 0 else reversed(list(works)):
+        while done < (rounds or FEWEST) or (
+            not rounds and done < MOST and time.perf_counter() - begun < budget
+        ):
+            for name in list(works) if done % 2 == 0 else reversed(list(works)):
                 for mode, call in works[name].calls().items():
-                    sits_out = (name, mode) in slow and i >= SLOW
+                    sits_out = name in seldom and done >= FEW
                     seconds = (None, None) if sits_out else clock(call, repeats[name, mode])
                     readings[name].add(mode, *seconds)
+            done += 1
     finally:
         gc.enable()
     return readings

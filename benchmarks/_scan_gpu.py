@@ -87,7 +87,7 @@ def measure(op: str, sizes: Sizes, rounds: int | None) -> dict:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                why = missing(op, candidate, sizes)
+                why = missing(candidate, sizes)
             if why is None:
                 work = candidate.build(sizes, LENGTH)
                 memory[name] = {mode: peak(call) for mode, call in work.calls().items()}

@@ -39,8 +39,10 @@ from _scan_candidates import (
     COMPILED,
     OURS,
     RIVALS,
+    SELDOM,
     SIZES,
     TITLES,
+    TRIAL,
     Candidate,
     missing,
     worst_error,
@@ -65,7 +67,7 @@ def main() -> None:
     if args.alone:
         print(json.dumps(alone(*args.alone, args.lengths, args.memory)))
         return
-    load = os.getloadavg()[0]
+    begun, load = time.perf_counter(), os.getloadavg()[0]
     if load > CORES:
         console.print(
             f"[yellow]note:[/] this machine is busy (load {load:.1f}, {CORES} cores): trust ratios more than "
@@ -83,6 +85,7 @@ def main() -> None:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         found = {"benchmark": "scan", "date": now, "quick": args.quick, **about}
         write_json(args.json, {**found, "versions": all_versions(), "cpu": results, "gpu": gpu})
+    progress.print(f"{time.perf_counter() - begun:.0f} s in all")
 
 
 def on_gpu(args: argparse.Namespace) -> dict | None:
@@ -107,6 +110,7 @@ def arguments() -> argparse.Namespace:
         "--without",
         nargs="+",
         default=[],
+        help="leave out",
         choices=list(dict.fromkeys(n for c in CANDIDATES.values() for n in c)),
     )
     parser.add_argument("--quick", action="store_true")
@@ -159,7 +163,7 @@ def measure(op: str, args: argparse.Namespace, cache: str | None) -> dict:
     compiling = None
     with progress.status(f"{op}: compiling"):
         if cache and COMPILED in CANDIDATES[op].keys() - args.without:
-            runs = [in_own_process(op, COMPILED, args, args.lengths[:1]) for _ in range(2)]
+            runs = [in_own_process(op, COMPILED, args, [TRIAL]) for _ in range(2)]
             compiling = {"cold_s": runs[0]["first"], "warm_s": runs[1]["first"]}
         present, absent = available(op, args.without)
     times = {}
@@ -194,7 +198,7 @@ def available(op: str, without: list[str]) -> tuple[dict[str, Candidate], dict[s
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                why = missing(op, candidate, SIZES[op])
+                why = missing(candidate, SIZES[op])
         except ImportError as e:
             why = str(e)
         if why is None:
@@ -208,7 +212,7 @@ def timed(op: str, names: list[str], L: int, args: argparse.Namespace) -> dict[s
     within = [n for n in names if (CANDIDATES[op][n].longest or L) >= L]
     works = {name: CANDIDATES[op][name].build(SIZES[op], L) for name in within}
     budget = (1.0 if L in args.lengths else 0.5) * (1 if args.quick else 5)
-    return side_by_side(works, budget, args.rounds)
+    return side_by_side(works, budget, args.rounds, seldom=SELDOM)
 
 
 def precision(op: str, present: dict[str, Candidate], L: int) -> dict[str, float]:
@@ -299,7 +303,8 @@ def show(op: str, result: dict, args: argparse.Namespace) -> None:
     table = Table("L", "", "forward ms", "fwd + bwd ms", box=box.MARKDOWN)
     for rival in RIVALS[op]:
         table.add_column(f"{labels[rival]} / this")
-    table.add_column("MB")
+    if not args.quick:
+        table.add_column("MB")
     if op != "block":
         table.add_column("error")
     for r in result["rows"]:
@@ -307,12 +312,15 @@ def show(op: str, result: dict, args: argparse.Namespace) -> None:
             continue
         times = [short(r[f"{mode}_{args.clock}_ms"]) for mode in MODES]
         faster = r[f"faster_{args.clock}"]
-        ratios = [
+        cells = [
             "1" if r["name"] == rival else short(faster.get(rival, {}).get("train")) for rival in RIVALS[op]
         ]
-        peak = (r["peak_bytes"] or {}).get("train")
-        cells = [str(r["length"]), r["label"], *times, *ratios, short(peak and peak / 1e6)]
-        table.add_row(*cells, *([f"{r['error']:.0e}" if r["error"] else ""] if op != "block" else []))
+        if not args.quick:
+            peak = (r["peak_bytes"] or {}).get("train")
+            cells.append(short(peak and peak / 1e6))
+        if op != "block":
+            cells.append(f"{r['error']:.0e}" if r["error"] else "")
+        table.add_row(str(r["length"]), r["label"], *times, *cells)
     console.print(f"\n[bold]{TITLES[op]}[/] ({result['sizes']})")
     console.print(table)
     for label, why in result["absent"].items():
@@ -347,6 +355,4 @@ def short(number: float | None) -> str:
 
 
 if __name__ == "__main__":
-    begun = time.perf_counter()
     main()
-    progress.print(f"{time.perf_counter() - begun:.0f} s in all")

@@ -83,7 +83,7 @@ def test_every_implementation_computes_the_same(measuring):
     for op in ("selective_scan", "ssd"):
         for name, candidate in compared.CANDIDATES[op].items():
             sizes = compared.Sizes(2, 128, 4)
-            if candidate.exact and name != "compile" and compared.missing(op, candidate, sizes) is None:
+            if candidate.exact and name != "compile" and compared.missing(candidate, sizes) is None:
                 assert compared.worst_error(op, candidate, sizes, 70, gradients=True) < 5e-6, (op, name)
 
 
