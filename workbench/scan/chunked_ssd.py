@@ -34,6 +34,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -142,22 +143,21 @@ def ssd_forward(
     """y (b, L, h, p), the last state (b, h, p, n), and the state entering each chunk (for backward, if `keep`)."""
     with torch.autocast(x.device.type, enabled=False):
         cut = _Cut(x, B, chunk, compiled)
-        add_states, outputs = cut.functions(_added_states, _outputs)
-        xs, steps, Bs, Cs = cut.inputs(x, step, B, C)
-        coarse, fine = _running_sums(cut.fold(decay, heads=True))
-        total = torch.exp2(coarse[:, -1] + fine[:, -1])  # (N, g, r): what a whole chunk leaves of a state
+        weigh, outputs = cut.function(_weighted_states), cut.function(_outputs)
+        xs, Bs, Cs = cut.fold(x, heads=True), cut.fold(B), cut.fold(C)
+        w = _weights(cut.fold(step, heads=True), cut.fold(decay, heads=True))
         D = None if D is None else D.unflatten(0, (cut.g, cut.r))
 
         y = torch.empty_like(xs)
         state = start.unflatten(1, (cut.g, cut.r)).clone()
         kept = state.new_empty(cut.N if keep else 0, *state.shape[1:])
         for rows, sequences, K in cut.blocks():
-            part = xs[rows], steps[rows], coarse[rows], fine[rows], Bs[rows]
-            added = add_states(*part)
+            added = weigh(xs[rows], w.leave[rows], Bs[rows])
             into = kept[rows] if keep else torch.empty_like(added)
-            state[sequences] = _carry(state[sequences], total[rows], added, K, into, range(K))
-            y[rows] = outputs(*part, Cs[rows], D, into)
-        return cut.unfold(y), state.flatten(1, 2), kept
+            state[sequences] = _carry(state[sequences], w.total[rows], added, K, into, range(K))
+            factors = (t[rows] for t in (w.coarse, w.up, w.down, w.enter))
+            y[rows] = outputs(xs[rows], *factors, Bs[rows], Cs[rows], D, into)
+        return cut.unfold(y, heads=True), state.flatten(1, 2), kept
 
 
 @ssd_forward.register_fake
@@ -186,34 +186,39 @@ def ssd_backward(
     """Gradients of x, step, decay, B, C, D (zero if there is none) and the initial state."""
     with torch.autocast(x.device.type, enabled=False):
         cut = _Cut(x, B, chunk, compiled)
-        add_states, gradients = cut.functions(_added_state_gradients, _gradients)
-        xs, steps, Bs, Cs = cut.inputs(x, step, B, C)
-        dys = cut.fold(dy, heads=True)
-        coarse, fine = _running_sums(cut.fold(decay, heads=True))
-        total = torch.exp2(coarse[:, -1] + fine[:, -1])
+        weigh, gradients = cut.function(_weighted_states), cut.function(_gradients)
+        xs, Bs, Cs, dys = cut.fold(x, heads=True), cut.fold(B), cut.fold(C), cut.fold(dy, heads=True)
+        w = _weights(cut.fold(step, heads=True), cut.fold(decay, heads=True))
         Dg = None if D is None else D.unflatten(0, (cut.g, cut.r))
 
         dstate = dlast.unflatten(1, (cut.g, cut.r)).clone()
         dD = torch.zeros_like(dstate[0, ..., 0])
         dxs, dBs, dCs = torch.empty_like(xs), torch.empty_like(Bs), torch.empty_like(Cs)
-        dsteps, between, before, after = (torch.empty_like(steps) for _ in range(4))
+        near, far, between, out = (torch.empty_like(w.coarse) for _ in range(4))
+        through = torch.empty_like(w.total)
         for rows, sequences, K in reversed(list(cut.blocks())):
-            part = dys[rows], coarse[rows], fine[rows], Cs[rows]
-            added = add_states(*part)
+            added = weigh(dys[rows], w.enter[rows], Cs[rows])
             ends = torch.empty_like(added)  # gradient of the state that leaves each chunk
-            dstate[sequences] = _carry(dstate[sequences], total[rows], added, K, ends, range(K - 1, -1, -1))
-            results = gradients(*part, xs[rows], steps[rows], Bs[rows], Dg, kept[rows], ends)
-            for whole, block in zip(
-                (dxs, dsteps, dBs, dCs, between, before, after), results[:-1], strict=True
-            ):
+            dstate[sequences] = _carry(dstate[sequences], w.total[rows], added, K, ends, range(K - 1, -1, -1))
+            factors = (t[rows] for t in (w.coarse, w.up, w.down, w.cross, w.leave))
+            *results, part = gradients(
+                dys[rows], xs[rows], *factors, Bs[rows], Cs[rows], Dg, kept[rows], ends
+            )
+            for whole, block in zip((dxs, dBs, dCs, near, far, between, out, through), results, strict=True):
                 whole[rows] = block
-            dD += results[-1]
+            dD += part
+
+        dstep = near * torch.exp2(-w.fine) + far * w.to_end
+        # A log decay is met by what was put into the state before it and leaves the chunk, by what comes out of the
+        # entering state from it on, by what crosses it inside the chunk, and by what passes through the whole chunk.
+        ddecay = _sum_of_earlier(far * w.leave) + _sum_from_here(out * w.cross) + between
+        ddecay = ddecay + (through * w.total)[:, None]
         return (
-            cut.unfold(dxs),
-            cut.unfold(dsteps),
-            cut.unfold(between + _sum_of_earlier(before) + _sum_from_here(after)),
-            cut.unfold(dBs, heads=False),
-            cut.unfold(dCs, heads=False),
+            cut.unfold(dxs, heads=True),
+            cut.unfold(dstep, heads=True),
+            cut.unfold(ddecay, heads=True),
+            cut.unfold(dBs),
+            cut.unfold(dCs),
             dD.flatten(0, 1),
             dstate.flatten(1, 2),
         )
@@ -267,7 +272,7 @@ class _Cut:
         # One lone chunk is too little work to be worth a graph, and torch.compile would make one for that size alone.
         self.compiled = compiled and self.N > 1
 
-    def fold(self, t: Tensor, heads: bool) -> Tensor:
+    def fold(self, t: Tensor, heads: bool = False) -> Tensor:
         """(b, L, ...) to (N, Q, ...), a view if nothing is to be padded; heads are split by group: h to (g, r)."""
         t = (
             F.pad(t, (0, 0) * (t.dim() - 2) + (0, self.K * self.Q - self.L))
@@ -277,12 +282,9 @@ class _Cut:
         t = t.reshape(self.N, self.Q, *t.shape[2:])
         return t.unflatten(2, (self.g, self.r)) if heads else t
 
-    def unfold(self, t: Tensor, heads: bool = True) -> Tensor:
+    def unfold(self, t: Tensor, heads: bool = False) -> Tensor:
         t = (t.flatten(2, 3) if heads else t).unflatten(0, (self.b, self.K)).flatten(1, 2)
         return t if t.shape[1] == self.L else t[:, : self.L].contiguous()
-
-    def inputs(self, x: Tensor, step: Tensor, B: Tensor, C: Tensor) -> tuple[Tensor, ...]:
-        return self.fold(x, True), self.fold(step, True), self.fold(B, False), self.fold(C, False)
 
     def blocks(self) -> Iterator[tuple[slice, slice, int]]:
         """Rows of N, the sequences they belong to, and how many chunks of each: a part of one or several whole ones.
@@ -298,12 +300,23 @@ class _Cut:
                 rows = slice(first * self.K + start, (last - 1) * self.K + stop)
                 yield rows, slice(first, last), stop - start
 
-    def functions(self, *functions):
+    def function(self, work):
+        """`work` on blocks of chunks, compiled if asked for: one graph for any number of chunks."""
         if not self.compiled:
-            return functions
+            return work
         from workbench.scan.compiled import compiled
 
-        return tuple(compiled(f) for f in functions)
+        run = compiled(work)
+
+        def call(*tensors):
+            # Detached, a block no longer tells of what it is a part: its place would be part of the graph's guards.
+            tensors = [t if t is None else t.detach() for t in tensors]
+            for t in tensors:
+                if t is not None and t.shape[0] == tensors[0].shape[0] and t.dim() > 3:
+                    torch._dynamo.maybe_mark_dynamic(t, 0)
+            return run(*tensors)
+
+        return call
 
 
 # The recurrence over chunks, and the sums it needs. Small tensors, never compiled.
@@ -337,6 +350,30 @@ def _running_sums(decay: Tensor) -> tuple[Tensor, Tensor]:
     return coarse.cumsum(1), (decay - coarse).cumsum(1)
 
 
+class _Weights(NamedTuple):
+    """Decays of a sequence in chunks, all (N, Q, g, r) but `total`; c is the running sum of the log decays."""
+
+    coarse: Tensor  # c = coarse + fine, to base 2
+    fine: Tensor
+    up: Tensor  # exp(fine) and step exp(-fine): what exp(coarse_i - coarse_j) step_j lacks, as factors of rows
+    down: Tensor  # and of columns
+    cross: Tensor  # exp(coarse): enter / up
+    enter: Tensor  # exp(c_i): what is left at step i of the state that entered
+    to_end: Tensor  # exp(c_Q - c_j): what is left at the end of what step j put into the state
+    leave: Tensor  # step to_end
+    total: Tensor  # exp(c_Q), (N, g, r): what is left of the state after the whole chunk
+
+
+def _weights(step: Tensor, decay: Tensor) -> _Weights:
+    coarse, fine = _running_sums(decay)
+    up, cross = torch.exp2(fine), torch.exp2(coarse)
+    to_end = torch.exp2((coarse[:, -1:] - coarse) + (fine[:, -1:] - fine))
+    enter = torch.exp2(coarse + fine)
+    return _Weights(
+        coarse, fine, up, step * torch.exp2(-fine), cross, enter, to_end, step * to_end, enter[:, -1]
+    )
+
+
 def _sum_of_earlier(t: Tensor) -> Tensor:
     """Sums over the steps before each step of a chunk (dimension 1)."""
     return F.pad(t[:, :-1], (0, 0, 0, 0, 1, 0)).cumsum(1)
@@ -357,13 +394,9 @@ def _by_head(x: Tensor, scale: Tensor) -> Tensor:
     return torch.mul(x.permute(0, 2, 3, 1, 4), scale.permute(0, 2, 3, 1)[..., None], out=out)
 
 
-def _by_group(x: Tensor) -> Tensor:
-    """(N, Q, g, r, p) to (N, g, Q, r p): the heads of a group side by side, one matrix product for all of them."""
-    return x.flatten(3).transpose(1, 2)
-
-
-def _scaled(x: Tensor, scale: Tensor) -> Tensor:
-    return _by_group((x * scale[..., None]).to(x.dtype))
+def _by_group(x: Tensor, scale: Tensor) -> Tensor:
+    """scale * x as (N, g, Q, r p): the heads of a group side by side, one matrix product for all of them."""
+    return (x * scale[..., None]).to(x.dtype).flatten(3).transpose(1, 2)
 
 
 def _decay_matrix(coarse: Tensor) -> Tensor:
@@ -374,113 +407,92 @@ def _decay_matrix(coarse: Tensor) -> Tensor:
     return (c[..., :, None] - c[..., None, :]).add_(future).exp2_()
 
 
-def _to_end(coarse: Tensor, fine: Tensor) -> Tensor:
-    """What is left at the end of the chunk of what each step put into the state: (N, Q, g, r)."""
-    return torch.exp2((coarse[:, -1:] - coarse) + (fine[:, -1:] - fine))
+def _weighted_states(x: Tensor, weight: Tensor, B: Tensor) -> Tensor:
+    """sum_j weight_j x_j B_j^T: (N, g, r, p, n).
 
-
-def _added_states(x: Tensor, step: Tensor, coarse: Tensor, fine: Tensor, B: Tensor) -> Tensor:
-    """sum_j exp(c_Q - c_j) step_j x_j B_j^T, what each chunk adds to the state: (N, g, r, p, n)."""
-    added = _scaled(x, step * _to_end(coarse, fine)).mT @ B.transpose(1, 2)
-    return added.to(step.dtype).unflatten(2, x.shape[3:])
+    With what leaves of each input: what a chunk adds to the state. With gradients of outputs for x, what enters for
+    weights and C for B: what a chunk adds to the gradient of the state.
+    """
+    return (_by_group(x, weight).mT @ B.transpose(1, 2)).to(weight.dtype).unflatten(2, x.shape[3:])
 
 
 def _outputs(
     x: Tensor,
-    step: Tensor,
     coarse: Tensor,
-    fine: Tensor,
+    up: Tensor,
+    down: Tensor,
+    enter: Tensor,
     B: Tensor,
     C: Tensor,
     D: Tensor | None,
     states: Tensor,
 ) -> Tensor:
     """y (N, Q, g, r, p) from the states (N, g, r, p, n) that enter the chunks."""
-    acc, half = step.dtype, x.dtype
+    acc, half = up.dtype, x.dtype
     C = C.transpose(1, 2)  # (N, g, Q, n)
     scores = C @ B.permute(0, 2, 3, 1)  # (N, g, Q, Q), shared by the heads of the group
     mix = (scores.to(acc)[:, :, None] * _decay_matrix(coarse)).to(half)
-    near = (mix @ _by_head(x, step * torch.exp2(-fine))).to(acc).permute(0, 3, 1, 2, 4)
+    near = (mix @ _by_head(x, down)).to(acc).permute(0, 3, 1, 2, 4)
     far = (C @ states.to(half).flatten(2, 3).mT).to(acc).transpose(1, 2).unflatten(3, x.shape[3:])
-    y = (far * torch.exp2(coarse + fine)[..., None]).addcmul_(near, torch.exp2(fine)[..., None])
+    y = (far * enter[..., None]).addcmul_(near, up[..., None])
     if D is not None:
         y = y.addcmul_(x.to(acc), D)
     return y.to(half)
 
 
-def _added_state_gradients(dy: Tensor, coarse: Tensor, fine: Tensor, C: Tensor) -> Tensor:
-    """What the outputs of each chunk add to the gradient of the state that enters it: (N, g, r, p, n)."""
-    added = _scaled(dy, torch.exp2(coarse + fine)).mT @ C.transpose(1, 2)
-    return added.to(coarse.dtype).unflatten(2, dy.shape[3:])
-
-
 def _gradients(
     dy: Tensor,
-    coarse: Tensor,
-    fine: Tensor,
-    C: Tensor,
     x: Tensor,
-    step: Tensor,
+    coarse: Tensor,
+    up: Tensor,
+    down: Tensor,
+    cross: Tensor,
+    leave: Tensor,
     B: Tensor,
+    C: Tensor,
     D: Tensor | None,
     states: Tensor,
     ends: Tensor,
 ) -> tuple[Tensor, ...]:
-    """dx, dstep, dB, dC, then three parts of the gradient of the log decays, then dD.
+    """dx, dB, dC, five products for the gradients of steps and log decays, and dD.
 
-    states and ends (N, g, r, p, n): the state entering a chunk, the gradient of the state leaving it. The parts of
-    the gradient of the log decay at t, each (N, Q, g, r): of the pairs j < t <= i within the chunk (and of the state
-    that crosses the whole chunk), of the inputs that must still be summed over the steps before t, and of the outputs
-    that must still be summed over the steps from t on.
+    states and ends (N, g, r, p, n): the state entering a chunk, the gradient of the state leaving it. The products:
+    of each input with what its chunk's outputs and what the leaving state ask of it, of the pairs that lie around a
+    step, of each output with the entering state (these (N, Q, g, r)), of the entering state and the leaving gradient.
     """
-    acc, half = step.dtype, x.dtype
+    acc, half = up.dtype, x.dtype
     g, r, p = x.shape[2:]
     Bg, Cg = B.transpose(1, 2), C.transpose(1, 2)  # (N, g, Q, n)
-    scaled_step = step * torch.exp2(-fine)
-    to_end = _to_end(coarse, fine)
-    X, dY = _by_head(x, scaled_step), _by_head(dy, torch.exp2(fine))  # (N, g, r, Q, p)
+    X, dY = _by_head(x, down), _by_head(dy, up)  # (N, g, r, Q, p)
 
     # Within the chunk.
     scores = (Cg @ Bg.mT).to(acc)[:, :, None]  # (N, g, 1, Q, Q)
     decay = _decay_matrix(coarse)
-    dX = (scores * decay).to(half).mT @ dY
+    dX = ((scores * decay).to(half).mT @ dY).to(acc).permute(0, 3, 1, 2, 4)
     pairs = (dY @ X.mT).to(acc) * decay  # (N, g, r, Q, Q)
     dscores = pairs.sum(2).to(half)  # (N, g, Q, Q)
-    between = _sum_between(pairs * scores).permute(0, 3, 1, 2)  # (N, Q, g, r)
+    between = _sum_between(pairs * scores).permute(0, 3, 1, 2)
 
     # Outputs from the state that entered.
-    dC_far = (dY @ states.to(half)).to(acc)  # (N, g, r, Q, n), still to be weighted by exp(coarse)
-    dC_far = dC_far * torch.exp2(coarse).permute(0, 2, 3, 1)[..., None]
-    after = (dC_far * Cg.to(acc)[:, :, None]).sum(-1).permute(0, 3, 1, 2)  # (N, Q, g, r)
-    dC = dC_far.sum(2) + (dscores @ Bg).to(acc)
+    drawn = (dY @ states.to(half)).to(
+        acc
+    )  # (N, g, r, Q, n), still to be weighted by what crosses from the start
+    out = (drawn * Cg.to(acc)[:, :, None]).sum(-1).permute(0, 3, 1, 2)
+    dC = (drawn * cross.permute(0, 2, 3, 1)[..., None]).sum(2) + (dscores @ Bg).to(acc)
 
     # Inputs to the state that leaves.
     flat = ends.to(half).flatten(2, 3)  # (N, g, r p, n)
-    dB = (_scaled(x, step * to_end) @ flat).to(acc) + (dscores.mT @ Cg).to(acc)
-    to_state = (Bg @ flat.mT).to(acc).transpose(1, 2).unflatten(3, (r, p))  # (N, Q, g, r, p)
-    pull = (x * to_state).sum(-1) * to_end
-    before = pull * step
+    dB = (_by_group(x, leave) @ flat).to(acc) + (dscores.mT @ Cg).to(acc)
+    asked = (Bg @ flat.mT).to(acc).transpose(1, 2).unflatten(3, (r, p))  # (N, Q, g, r, p)
 
-    # What the whole chunk passes on.
-    total = torch.exp2(coarse[:, -1] + fine[:, -1])
-    between = between + ((states * ends).sum((-1, -2)) * total)[:, None]
-
-    dX = dX.to(acc).permute(0, 3, 1, 2, 4)
-    dstep = (x * dX).sum(-1) * torch.exp2(-fine) + pull
-    dx = (to_state * (step * to_end)[..., None]).addcmul_(dX, scaled_step[..., None])
-    dD = (dy.to(acc) * x.to(acc)).sum((0, 1)) if D is not None else dx.new_zeros(g, r, p)
+    near, far, through = (x * dX).sum(-1), (x * asked).sum(-1), (states * ends).sum((-1, -2))
+    dx = (asked * leave[..., None]).addcmul_(dX, down[..., None])
+    dD = states.new_zeros(g, r, p)
     if D is not None:
+        dD = (dy.to(acc) * x.to(acc)).sum((0, 1))
         dx = dx.addcmul_(dy.to(acc), D)
-    return (
-        dx.to(half),
-        dstep,
-        dB.transpose(1, 2).to(half),
-        dC.transpose(1, 2).to(half),
-        between,
-        before,
-        after,
-        dD,
-    )
+    dx, dB, dC = (t.to(half) for t in (dx, dB.transpose(1, 2), dC.transpose(1, 2)))
+    return dx, dB, dC, near, far, between, out, through, dD
 
 
 def _sum_between(W: Tensor) -> Tensor:
