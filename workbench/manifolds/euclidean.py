@@ -108,6 +108,8 @@ class Euclidean(Space, geoopt.Euclidean):
         """x + y."""
         return x + y
 
+    coadd = add
+
     def neg(self, x: Tensor) -> Tensor:
         """-x."""
         return -x
@@ -132,6 +134,15 @@ class Euclidean(Space, geoopt.Euclidean):
             )
         w = weights.unsqueeze(-1)
         return (w * x).sum(-2) / w.sum(-2)
+
+    def moments(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... d+1"]:
+        """(1, x), float64: sums of them are all that a centroid needs."""
+        x = x.to(torch.float64)
+        return torch.cat([torch.ones_like(x[..., :1]), x], -1)
+
+    def from_moments(self, total: Float[Tensor, "... d+1"]) -> Float[Tensor, "... d"]:
+        """Mean of the points of whose `moments` this is the weighted sum; the origin for no weight at all."""
+        return total[..., 1:] / total[..., :1].clamp_min(2.0**-1000)
 
     def projx(self, x: Tensor, *, dim: int = -1) -> Tensor:
         return x

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from workbench.errors import ManifoldError
 from workbench.manifolds.base import Curved, enter, leave, only_last
-from workbench.manifolds.mobius import gyrate
+from workbench.manifolds.mobius import cotranslate, gyrate
 from workbench.manifolds.numerics import (
     Scalar,
     asinh,
@@ -274,6 +274,13 @@ class Lorentz(Curved, geoopt.Lorentz):
         """The translation that carries the origin to x, applied to y (Möbius addition on this chart)."""
         (x, y), dtype = self._spatial(x=x, y=y)
         return self._within(translate(x, y, self._c), dtype)
+
+    def coadd(self, x: Float[Tensor, "... n"], y: Float[Tensor, "... n"]) -> Float[Tensor, "... n"]:
+        """Coaddition x ⊞ y of the ball, on this chart: (y ⊖ x) ⊞ x = y."""
+        (x, y), dtype = enter(x=x, y=y)
+        (bx, gx), (by, gy) = self._disk(x, dtype), self._disk(y, dtype)
+        b, g = cotranslate(bx, by, gx, gy, self._c)
+        return self._from_disk(b, g).to(dtype)
 
     def neg(self, x: Tensor) -> Tensor:
         """⊖x: the spatial part changes sign."""

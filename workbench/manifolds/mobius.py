@@ -20,6 +20,14 @@ def translate(x: Tensor, y: Tensor, gx: Tensor, gy: Tensor, c: Scalar) -> tuple[
     return (gx * w + s * x) / (s + g), g / (s + g)
 
 
+def cotranslate(x: Tensor, y: Tensor, gx: Tensor, gy: Tensor, c: Scalar) -> tuple[Tensor, Tensor]:
+    """x ⊞ y = (g(y) x + g(x) y) / (g(x) + g(y) - g(x)g(y)) and its gap, a product of positive terms."""
+    w = x - y
+    g = gx * gy
+    whole = gx + gy - g
+    return (gy * x + gx * y) / whole, g * (c * dot(w, w) + g) / whole.square()
+
+
 def gyrate(x: Tensor, y: Tensor, v: Tensor, gx: Tensor, gy: Tensor, c: Scalar) -> Tensor:
     """gyr[y, -x] v, the rotation of parallel transport from x to y, written with the difference y - x."""
     w = y - x
@@ -70,11 +78,9 @@ class Mobius(Curved):
         return self.sub(x, y)
 
     def mobius_coadd(self, x: Tensor, y: Tensor, *, dim: int = -1, project: bool = True) -> Tensor:
-        """Coaddition x ⊞ y = (g(y) x + g(x) y) / (g(x) + g(y) - g(x)g(y)), which is commutative."""
+        """Coaddition x ⊞ y."""
         only_last(dim)
-        (x, y), dtype = enter(x=x, y=y)
-        gx, gy = self._gaps(dtype, x, y)
-        return self.projx(((gy * x + gx * y) / (gx + gy - gx * gy)).to(dtype))
+        return self.coadd(x, y)
 
     def mobius_cosub(self, x: Tensor, y: Tensor, *, dim: int = -1, project: bool = True) -> Tensor:
         """x ⊞ (-y)."""

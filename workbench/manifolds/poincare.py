@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.manifolds.base import enter, leave, only_last
-from workbench.manifolds.mobius import Mobius, gyrate, translate
+from workbench.manifolds.mobius import Mobius, cotranslate, gyrate, translate
 from workbench.manifolds.numerics import asinhc, dot, gap, norm, safe_sqrt, sqrt, tanhc
 
 # Largest √c|x| that surely rounds to a point inside the ball: dist0 is at most 16.6/√c, respectively 35.3/√c.
@@ -161,6 +161,12 @@ class PoincareBall(Mobius, geoopt.PoincareBall):
         (x, y), dtype = enter(x=x, y=y)
         gx, gy = self._gaps(dtype, x, y)
         return _inside(*translate(x, y, gx, gy, self._c), dtype)
+
+    def coadd(self, x: Float[Tensor, "... d"], y: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
+        """Coaddition x ⊞ y, commutative, which undoes ⊖ on the right: (y ⊖ x) ⊞ x = y (Ungar 2005, ch. 2)."""
+        (x, y), dtype = enter(x=x, y=y)
+        gx, gy = self._gaps(dtype, x, y)
+        return _inside(*cotranslate(x, y, gx, gy, self._c), dtype)
 
     def neg(self, x: Tensor) -> Tensor:
         """⊖x = -x."""

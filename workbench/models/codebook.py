@@ -1,0 +1,88 @@
+"""One level of a residual quantiser: the codes as points of a manifold, how often they are used, and how they move.
+
+Sources: moving averages of van den Oord et al. 2017, appendix A.1, here of the sums that a centroid is made of
+(`metric.moments`), so that the ratio, not the average of averages, is the code; revival after Dhariwal et al. 2020.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from workbench.manifolds.nearest import CodeTable, code_table
+
+
+class Codebook(nn.Module):
+    """K codes, held as tangent vectors at the origin in float64, whatever dtype the model around them is cast to.
+
+    usage: moving share of the points that chose each code, starts at 1/K. moments: moving averages of the moments of
+    those points, whose centroid the code is. trainable: the codes are a parameter for an optimiser instead.
+    metric: the space that distances and centroids are taken in, usually the manifold itself.
+    """
+
+    def __init__(self, manifold, metric, dim: int, size: int, *, trainable: bool, generator: torch.Generator):
+        super().__init__()
+        self.manifold, self.metric, self.size = manifold, metric, size
+        start = torch.randn(size, dim, generator=generator, dtype=torch.float64) * 0.1
+        self.tangent = nn.Parameter(start, requires_grad=trainable)
+        self.register_buffer("usage", torch.full((size,), 1 / size, dtype=torch.float64))
+        self.register_buffer("moments", metric.moments(self.points().detach()) / size)
+        self._cache: tuple[tuple, Tensor, CodeTable] | None = None
+
+    def points(self) -> Float[Tensor, "k n"]:
+        """The codes; differentiable in the tangent vectors where those are trainable."""
+        # The clone is what autograd keeps: a revival may then write between a forward and its backward pass.
+        return self.manifold.from_tangent(self.tangent.clone())
+
+    def frozen(self) -> tuple[Tensor, CodeTable]:
+        """The codes and their table for `nearest_code`, without gradient, kept until the codes change."""
+        t = self.tangent
+        key = (t._version, t.data_ptr(), t.device, float(self.manifold.c))
+        if self._cache is None or self._cache[0] != key:
+            with torch.no_grad():
+                points = self.points()
+                self._cache = (key, points, code_table(self.metric, points))
+        return self._cache[1:]
+
+    @torch.no_grad()
+    def set(self, points: Float[Tensor, "k n"], members: Tensor, index: Int[Tensor, " n"]) -> None:
+        """New codes, their usage and moments as they are among these members."""
+        self.tangent.copy_(self.manifold.to_tangent(points))
+        counts, moments = self._sums(members, index)
+        # A code nobody chose keeps the weight of one point, so that it does not start out dead.
+        lonely = (counts == 0).unsqueeze(1)
+        moments = torch.where(lonely, self.metric.moments(points), moments)
+        self.usage.copy_(counts.clamp_min(1) / len(members))
+        self.moments.copy_(moments / len(members))
+
+    def _sums(self, x: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        each = self.metric.moments(x)
+        total = each.new_zeros(self.size, each.shape[1]).index_add_(0, index, each)
+        return total[:, 0], total
+
+    @torch.no_grad()
+    def observe(self, x: Float[Tensor, "n k"], index: Int[Tensor, " n"], decay: float, move: bool) -> None:
+        """Take one batch into the averages; with `move` the used codes become the centroids of theirs."""
+        counts, moments = self._sums(x, index)
+        self.usage.lerp_(counts / len(x), 1 - decay)
+        self.moments.lerp_(moments / len(x), 1 - decay)
+        if move:
+            now = self.manifold.to_tangent(self.metric.from_moments(self.moments))
+            self.tangent.copy_(torch.where((self.moments[:, :1] > 0), now, self.tangent))
+
+    @torch.no_grad()
+    def revive(self, x: Float[Tensor, "n k"], below: float, generator: torch.Generator) -> int:
+        """Put codes used less than `below` times the mean on points of x drawn at random; how many there were.
+
+        They start again at the mean usage: a counter that starts at 0 would have them replaced at every step.
+        """
+        dead = (self.usage < below / self.size).nonzero().squeeze(1)
+        if not len(dead):
+            return 0
+        order = torch.randperm(len(x), generator=generator).to(x.device)
+        drawn = x[order[torch.arange(len(dead), device=x.device) % len(x)]]
+        self.tangent[dead] = self.manifold.to_tangent(drawn)
+        self.usage[dead] = 1 / self.size
+        self.moments[dead] = self.metric.moments(drawn) / self.size
+        return len(dead)
