@@ -1,0 +1,219 @@
+"""The kernels of `chunked`: one segment of the selective scan, forward and backward, as plain functions of tensors.
+
+With `h_t = a_t h_{t-1} + x_t`, `a_t = exp(decay_t A)`, `x_t = step_t u_t B_t`, and `g_t` the gradient at h_t:
+
+    g_t = C_t dy_t + a_{t+1} g_{t+1}         d(step u)_t = g_t . B_t     dB_t = sum_d g_t (step u)_t
+    d(decay)_t = sum_n A g_t a_t h_{t-1}     dC_t = sum_d dy_t h_t       dA = sum_t decay_t g_t a_t h_{t-1}
+
+Only products of decays (all <= 1) occur, never quotients. There are two pairs. `steps_*` spells out every step, for
+`torch.compile`, which fuses the lot into one loop that holds the state in registers; `bulk_*` does everything but the
+recurrence for all steps at once, and one fused multiply-add a step, which is what PyTorch alone is good at. No
+autograd looks on: arithmetic in place is allowed.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+# ---- around the recurrence: steps before it, skip and gate after it, with their derivatives -----------------------
+
+
+def _before(u, delta, bias, decay, softplus, acc):
+    """u and the bare step in the accumulate dtype, the step, the decay's multiplier of A, and step * u."""
+    u, pre = u.to(acc), delta.to(acc)
+    if bias is not None:
+        pre = pre + bias
+    step = F.softplus(pre) if softplus else pre
+    return u, pre, step, step if decay is None else decay.to(acc), step * u
+
+
+def _after(y, u, D, z, dtype):
+    """(out, y with the skip): y + D u, times silu(z)."""
+    if D is not None:
+        y = y + D * u
+    out = y if z is None else y * F.silu(z.to(y.dtype))
+    return out.to(dtype), y
+
+
+def _after_backward(dout, y, z, acc):
+    """(dy, dz)."""
+    dout = dout.to(acc)
+    if z is None:
+        return dout, None
+    zf = z.to(acc)
+    s = torch.sigmoid(zf)
+    return dout * (zf * s), (dout * y * s * (1 + zf * (1 - s))).to(z.dtype)
+
+
+def _before_backward(ddu, ddecay, dy, u, pre, step, D, softplus, own_decay):
+    """(du, ddelta, dD) from the gradients at step * u, at the decay and at y."""
+    du = ddu * step
+    if D is not None:
+        du = du + D * dy
+    dpre = ddu * u if own_decay else ddu * u + ddecay
+    if softplus:
+        dpre = dpre * torch.where(pre > 20, 1.0, torch.sigmoid(pre))  # above 20 softplus is the identity
+    return du, dpre, None if D is None else (dy * u).sum((0, 1))
+
+
+def _at(M, t):
+    """B_t or C_t, to broadcast over the state (r, d, n); constant ones are (d, n) already."""
+    return M if M.dim() == 2 else M[:, t, None, :]
+
+
+def _all(M):
+    """The same for all steps, to broadcast over (r, t, d, n)."""
+    return M if M.dim() == 2 else M[:, :, None, :]
+
+
+def _sum_n(S, M):
+    """sum_n S_t M_t: (r, t, d)."""
+    return (S * M).sum(-1) if M.dim() == 2 else (S @ M[..., None])[..., 0]
+
+
+def _sum_d(v, S, M):
+    """The gradient at M of sum_n S_t M_t against v: sum_d v_t S_t (r, t, n), or summed over time for a constant M."""
+    return (v[..., None] * S).sum((0, 1)) if M.dim() == 2 else (v[..., None, :] @ S)[..., 0, :]
+
+
+# ---- kernels for torch.compile ------------------------------------------------------------------------------------
+
+
+def steps_forward(u, delta, A, B, C, D, z, bias, decay, h, softplus):
+    """One segment. u, delta, z, decay (r, t, d); B, C (r, t, n) or (d, n); h (r, d, n). Returns out, y, last h."""
+    uf, _, _, dl, du = _before(u, delta, bias, decay, softplus, h.dtype)
+    B, C = B.to(h.dtype), C.to(h.dtype)
+    ys = []
+    for t in range(u.shape[1]):
+        h = torch.exp(dl[:, t, :, None] * A) * h + du[:, t, :, None] * _at(B, t)
+        ys.append((h * _at(C, t)).sum(-1))
+    out, y = _after(torch.stack(ys, 1), uf, D, z, u.dtype)
+    return out, y, h
+
+
+def steps_backward(dout, dh, u, delta, A, B, C, D, z, bias, decay, h, y, softplus):
+    """The gradients of `steps_forward` at u, delta, A, B, C, D, z, decay, h; A's and D's summed over the segment."""
+    acc = h.dtype
+    uf, pre, step, dl, du = _before(u, delta, bias, decay, softplus, acc)
+    Bf, Cf = B.to(acc), C.to(acc)
+    dy, dz = _after_backward(dout, y, z, acc)
+    steps = range(u.shape[1])
+
+    hs, decayed, a = [], [], []
+    for t in steps:
+        a.append(torch.exp(dl[:, t, :, None] * A))
+        decayed.append(a[t] * h)
+        h = decayed[t] + du[:, t, :, None] * _at(Bf, t)
+        hs.append(h)
+
+    gs, ddl, dA = [], [], torch.zeros_like(A)
+    for t in reversed(steps):
+        g = dh + _at(Cf, t) * dy[:, t, :, None]
+        w = g * decayed[t]
+        ddl.append((w * A).sum(-1))
+        dA = dA + w * dl[:, t, :, None]
+        dh = a[t] * g
+        gs.append(g)
+    G, H, ddl = torch.stack(gs[::-1], 1), torch.stack(hs, 1), torch.stack(ddl[::-1], 1)
+
+    grads = _before_backward(_sum_n(G, Bf), ddl, dy, uf, pre, step, D, softplus, decay is not None)
+    gu, gdelta, gD = grads
+    return _returned(
+        gu, gdelta, dA.sum(0), _sum_d(du, G, B), _sum_d(dy, H, C), gD, dz, ddl, dh, u, delta, B, C, decay
+    )
+
+
+def _returned(du, ddelta, dA, dB, dC, dD, dz, ddecay, dh, u, delta, B, C, decay):
+    """Each gradient in its input's dtype, but those that go on being summed over segments."""
+    dB, dC = (g if M.dim() == 2 else g.to(M.dtype) for g, M in ((dB, B), (dC, C)))
+    ddecay = None if decay is None else ddecay.to(decay.dtype)
+    return du.to(u.dtype), ddelta.to(delta.dtype), dA, dB, dC, dD, dz, ddecay, dh
+
+
+# ---- kernels without a compiler -----------------------------------------------------------------------------------
+
+
+def bulk_forward(u, delta, A, B, C, D, z, bias, decay, h, softplus):
+    """As `steps_forward`; rows may be k consecutive chunks of each sequence: then h has fewer rows than u."""
+    uf, _, _, dl, du = _before(u, delta, bias, decay, softplus, h.dtype)
+    a = (dl[..., None] * A).exp_()
+    H = du[..., None] * _all(B.to(h.dtype))
+    _, h = _recur_(a, H, h, dl, A)
+    out, y = _after(_sum_n(H, C.to(h.dtype)), uf, D, z, u.dtype)
+    return out, y, h
+
+
+def bulk_backward(dout, dh, u, delta, A, B, C, D, z, bias, decay, h, y, softplus):
+    """As `steps_backward`."""
+    acc = h.dtype
+    uf, pre, step, dl, du = _before(u, delta, bias, decay, softplus, acc)
+    Bf, Cf = B.to(acc), C.to(acc)
+    dy, dz = _after_backward(dout, y, z, acc)
+
+    a = (dl[..., None] * A).exp_()
+    H = du[..., None] * _all(Bf)
+    starts, _ = _recur_(a, H, h, dl, A)
+    dC = _sum_d(dy, H, C)
+
+    G = dy[..., None] * _all(Cf)
+    _recur_back_(a, G, dh, dl, A)
+    ddu, dB = _sum_n(G, Bf), _sum_d(du, G, B)
+
+    G.mul_(a)  # gradients at the state before each step
+    dh = G.unflatten(0, (h.shape[0], -1))[:, 0, 0].clone()
+    W = G
+    W[:, 1:].mul_(H[:, :-1])
+    W[:, 0].mul_(starts)
+    dA = torch.mul(W, dl[..., None], out=a).sum((0, 1))
+    ddl = W.mul_(A).sum(-1)
+
+    gu, gdelta, gD = _before_backward(ddu, ddl, dy, uf, pre, step, D, softplus, decay is not None)
+    return _returned(gu, gdelta, dA, dB, dC, gD, dz, ddl, dh, u, delta, B, C, decay)
+
+
+def _recur_(a, x, h, dl, A):
+    """x_t <- a_t x_{t-1} + x_t in place, from h; returns the states that enter each row, and the last one.
+
+    When rows are chunks of a sequence, all of them run from zero side by side; a short loop then finds the state that
+    enters each, and its decayed remainder is added: the exponent of a product of decays is a sum of steps.
+    """
+    chunks = x.shape[0] // h.shape[0]
+    state = h if chunks == 1 else torch.zeros_like(x[:, 0])
+    for a_t, x_t in zip(a.unbind(1), x.unbind(1), strict=True):
+        state = x_t.addcmul_(a_t, state)
+    if chunks == 1:
+        return h, state.clone()
+    P = (dl.sum(1)[..., None] * A).exp_()
+    starts, last = _carry(P, state, h, range(chunks))
+    x.addcmul_((dl.cumsum(1)[..., None] * A).exp_(), starts[:, None])
+    return starts, last
+
+
+def _recur_back_(a, g, dh, dl, A):
+    """g_t <- g_t + a_{t+1} g_{t+1} in place, where dh reaches the last step."""
+    chunks = g.shape[0] // dh.shape[0]
+    a, gs = a.unbind(1), g.unbind(1)
+    if chunks == 1:
+        gs[-1].add_(dh)
+    for t in range(len(gs) - 1, 0, -1):
+        gs[t - 1].addcmul_(a[t], gs[t])
+    if chunks == 1:
+        return
+    P = (dl.sum(1)[..., None] * A).exp_()
+    ends, _ = _carry(P, a[0] * gs[0], dh, range(chunks - 1, -1, -1))
+    later = (
+        dl.flip(1).cumsum(1).roll(1, 1)
+    )  # the steps after each; summed, not subtracted, so that huge ones do no harm
+    later[:, 0] = 0
+    g.addcmul_((later.flip(1)[..., None] * A).exp_(), ends[:, None])
+
+
+def _carry(P, e, s, order):
+    """s <- P_k s + e_k over the chunks of each sequence in this order: what reaches every chunk, and the last s."""
+    P, e = (x.unflatten(0, (s.shape[0], -1)) for x in (P, e))
+    reached = torch.empty_like(e)
+    for k in order:
+        reached[:, k] = s
+        s = torch.addcmul(e[:, k], P[:, k], s)
+    return reached.flatten(0, 1), s
