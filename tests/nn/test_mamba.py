@@ -281,9 +281,15 @@ def test_a_decay_scale_acts_on_the_decay_alone_with_its_gradient():
         m(x, decay_scale=torch.ones(24))
 
 
-@pytest.mark.parametrize("grad", [False, True])
-def test_the_block_compiles_into_one_graph(grad):
-    m, x = block(dtype=torch.float32), draw(2, 20, 12, dtype=torch.float32).requires_grad_(grad)
+@pytest.mark.parametrize(
+    ("grad", "backend"),
+    [(False, "eager"), (True, "eager"), pytest.param(True, "auto", marks=pytest.mark.slow)],
+)
+def test_the_block_compiles_into_one_graph(grad, backend):
+    m, x = (
+        block(dtype=torch.float32, backend=backend),
+        draw(2, 20, 12, dtype=torch.float32).requires_grad_(grad),
+    )
     torch._dynamo.reset()
     graph = torch.compile(m, fullgraph=True, backend="aot_eager")
     state = m.init_state(2)

@@ -261,9 +261,15 @@ def test_gradient_checkpointing_changes_no_gradient():
     assert all(torch.equal(a, b) for a, b in zip(plain, again, strict=True))
 
 
-@pytest.mark.parametrize("grad", [False, True])
-def test_the_block_compiles_into_one_graph(grad):
-    m, x = block(dtype=torch.float32), draw(2, 20, 12, dtype=torch.float32).requires_grad_(grad)
+@pytest.mark.parametrize(
+    ("grad", "backend"),
+    [(False, "eager"), (True, "eager"), pytest.param(True, "auto", marks=pytest.mark.slow)],
+)
+def test_the_block_compiles_into_one_graph(grad, backend):
+    m, x = (
+        block(dtype=torch.float32, backend=backend),
+        draw(2, 20, 12, dtype=torch.float32).requires_grad_(grad),
+    )
     torch._dynamo.reset()
     graph = torch.compile(m, fullgraph=True, backend="aot_eager")
     state = m.init_state(2)
