@@ -1,19 +1,19 @@
 """Mamba-1's selective scan as two Triton kernels: everything in one pass forward, one pass backward.
 
 One program owns a few channels of one sequence and walks along time with their state in registers, so that nothing
-of size L x d x n is ever written. On its way forward it leaves the state at the start of every CHUNK steps; the
-backward pass walks the chunks from the last to the first, replays one chunk from its saved state and then
-runs the adjoint recurrence through it.
+of size L x d x n is ever written. On its way it leaves the state at the start of every CHUNK steps; the backward
+pass walks the chunks from the last to the first, replays one chunk from its saved state and then runs the adjoint
+recurrence through it.
 
-A program's tile of the state has three axes (R, NL, DL): R states lie in the registers of one lane, NL lanes share the states of
-one channel, DL channels lie side by side. A sum over the states is R - 1 additions and log2(NL) shuffles between lanes; a sum over channels
-takes log2(DL) shuffles. What depends on the channel alone (softplus, gates) is computed NL times, so a large NL is used
-only to cut a small problem into more warps.
+A program's tile of the state has three axes (R, NL, DL): R states lie in the registers of one lane, NL lanes share
+the states of one channel, DL channels lie side by side. A sum over the states is R - 1 additions and log2(NL)
+shuffles between lanes; a sum over channels takes log2(DL) shuffles. What depends on the channel alone (softplus,
+gates) is computed NL times, so that a large NL serves only to cut a small problem into more warps.
 
-Sums over channels (gradients of B and C) are written once per program and added up afterwards in a fixed order: no atomic
-additions, so the same input gives the same bits.
+Sums over channels (gradients of B and C) are written once per program and added up afterwards in a fixed order: no
+atomic additions, so the same input gives the same bits.
 
-Source of the recurrence: Gu and Dao 2023, "Mamba", algorithm 2; recomputing states in the backward pass: ibid., appendix D.
+Source of the recurrence: Gu and Dao 2023, "Mamba", algorithm 2; recomputed states: ibid., appendix D.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def _sigmoid(x):
 def _softplus(x):
     """log(1 + e^x) = max(x, 0) + log1p(e^-|x|), where log1p(e) = 2 artanh(e / (2 + e)) keeps small steps exact.
 
-    Seven terms of artanh's series leave 1e-8 at its largest argument, 1/3. From x = 17 on the result is x in float32, so
-    that the usual threshold of 20 needs no branch.
+    Seven terms of artanh's series leave 1e-8 at its largest argument, 1/3. From x = 17 on the result is x in
+    float32, so that the usual threshold of 20 needs no branch.
     """
     e = tl.exp2(-tl.abs(x) * LOG2E)
     s = e / (2.0 + e)
@@ -70,7 +70,7 @@ def _chunk(rows, row: tl.constexpr, channels, d: tl.constexpr, left, T: tl.const
     """A tuple of the next T steps of a tensor (b, L, d) for this program's channels; zero after `left` steps."""
     steps = ()
     for i in tl.static_range(T):
-        steps = steps + (tl.load(rows + i * row + channels, mask=_inside(channels, d, left - i), other=0.0),)
+        steps = steps + (tl.load(rows + i * row + channels, mask=_inside(channels, d, left - i), other=0.0),)  # noqa: RUF005
     return steps
 
 
@@ -105,7 +105,7 @@ def forward_kernel(
     T: tl.constexpr, R: tl.constexpr, NL: tl.constexpr, DL: tl.constexpr,
     SOFTPLUS: tl.constexpr, GATED: tl.constexpr, DECAY: tl.constexpr, SAVE: tl.constexpr,
 ):  # fmt: skip
-    """out and last state of program_id(1)'s channels in sequence program_id(0); states at chunk starts into `saved`."""
+    """Output, last state, states at chunk starts: channels of program_id(1) in sequence program_id(0)."""
     batch = tl.program_id(0).to(tl.int64)
     ch, st = _tile(tl.program_id(1), R, NL, DL)
     is_channel = ch < d
@@ -134,7 +134,7 @@ def forward_kernel(
         next_z = _chunk(z, row_z, ch, d, L, T)
     if DECAY:
         next_decay = _chunk(decay, row_decay, ch, d, L, T)
-    for c in range(0, chunks):
+    for c in range(chunks):
         now_u, now_delta = next_u, next_delta
         u += T * row_u
         delta += T * row_delta
@@ -213,7 +213,7 @@ def backward_kernel(
     sum_D = tl.zeros_like(skip)
     sum_bias = tl.zeros_like(skip)
 
-    for k in range(0, chunks):
+    for k in range(chunks):
         left = L - (chunks - 1 - k) * T  # steps from the start of this chunk to the end
         h = tl.load(saved + ch * n + st, mask=is_both, other=0.0)
         carried = ()  # a_t h_{t-1} of every step: what the gradients of A and of the steps need
@@ -225,7 +225,7 @@ def backward_kernel(
             dy = _read(dout + i * d, ch, seen)
             B_t = tl.load(B + i * N + st)
             ah = tl.exp2(d_t * rate) * h
-            carried = carried + (ah,)
+            carried = carried + (ah,)  # noqa: RUF005
             h = ah + (step * u_t) * B_t
             if GATED:
                 C_t = tl.load(C + i * N + st)
@@ -325,8 +325,8 @@ def scan_triton(
 ) -> tuple[Tensor, Tensor]:
     """The selective scan, arguments and results as in `reference.scan_reference`; float32, bfloat16 or float16.
 
-    One read of u, delta, z and one write of out; arithmetic in float32. Training keeps the states of every CHUNK-th step,
-    n / 8 float32 numbers for each element of u. Call `supports` first: what it refuses raises ParameterError here.
+    One read of u, delta, z and one write of out; arithmetic in float32. Training keeps the states of every CHUNK-th
+    step, n / 8 float32 numbers for each element of u. What `supports` refuses raises ParameterError here.
     """
     args = (u, delta, A, B, C, D, z, delta_bias, initial_state, delta_decay)
     if (why := supports(*args, softplus)) is not None:
@@ -357,11 +357,12 @@ def _rows(t: Tensor) -> Tensor:
 def tile(b: int, d: int, n: int) -> dict[str, int]:
     """How a program's tile is cut (see the module's text) and how many warps hold it."""
     N = triton.next_power_of_2(n)
-    R = min(N, 8)
+    R, DL = (4, 8) if N > 16 else (min(N, 8), 32 * min(N, 8) // N)
+    while (
+        N <= 16 and R > 2 and DL > 4 and b * triton.cdiv(d, DL) < BUSY
+    ):  # too few programs: cut into more warps
+        R, DL = R // 2, DL // 2
     NL = N // R
-    DL = max(32 // NL, 8)
-    while R > 2 and DL > 4 and b * triton.cdiv(d, DL) < BUSY:  # too few programs: the same work in more warps
-        R, NL, DL = R // 2, NL * 2, DL // 2
     return {"R": R, "NL": NL, "DL": DL, "num_warps": max(NL * DL // 32, 1)}
 
 
@@ -442,7 +443,7 @@ def _keep(ctx, inputs, output):
 
 
 def _backward(ctx, dout, dlast, _):
-    u, delta, z, decay, A, *_, saved = ctx.saved_tensors
+    u, _, z, decay, A, *_ = ctx.saved_tensors
     dout = torch.zeros_like(u) if dout is None else dout
     dlast = A.new_zeros(u.shape[0], *A.shape) if dlast is None else dlast
     grads = selective_backward(dout.contiguous(), dlast.contiguous(), *ctx.saved_tensors, ctx.softplus)
