@@ -67,7 +67,7 @@ def _cut(plan: Plan, x: Tensor | None, rows: slice, time: slice, fill: Tensor | 
         tail[:] = fill
         x = torch.cat([x, tail], 1)
     # By way of (., width): so that the strides of a batch of one do not tell L, and one graph serves all lengths.
-    return x.reshape(-1, width).reshape(-1, steps, width)
+    return x.reshape(-1, width).contiguous().reshape(-1, steps, width)
 
 
 def _inputs(plan, ins, softplus, rows, time):
@@ -98,9 +98,9 @@ def _forward(backend, u, delta, A, B, C, D, z, bias, h0, decay, softplus, save):
         out, last, states, y = _outputs(backend, u, A, z, save)
         for rows, k, time in _segments(plan, b, L):
             if k == 0:
-                h = torch.zeros_like(last[rows]) if h0 is None else h0[rows].detach().to(acc).clone()
+                h = torch.zeros_like(last[rows]) if h0 is None else _own(h0[rows].detach().to(acc))
             if save:
-                states[rows, k] = h
+                states[k, rows] = h
             args = _inputs(plan, ins, softplus, rows, time)
             o, y_, h = plan.forward(*args, h, softplus)
             r, t = h.shape[0], time.stop - time.start
@@ -111,13 +111,17 @@ def _forward(backend, u, delta, A, B, C, D, z, bias, h0, decay, softplus, save):
         return out, last, states, y
 
 
+def _own(x: Tensor) -> Tensor:
+    return x.clone(memory_format=torch.contiguous_format)
+
+
 def _outputs(backend, u, A, z, save):
     """Empty tensors of `_forward`'s shapes."""
     (b, L, d), n, acc = u.shape, A.shape[1], accumulate_dtype(u)
     plan = _plan(backend, u.device.type, d, n)
     span = plan.chunks * plan.steps
     out, last = u.new_empty(b, L, d), u.new_empty(b, d, n, dtype=acc)
-    states = u.new_empty(b, (L + span - 1) // span if save else 0, d, n, dtype=acc)
+    states = u.new_empty((L + span - 1) // span if save else 0, b, d, n, dtype=acc)
     return out, last, states, u.new_empty(b, L if save and z is not None else 0, d, dtype=acc)
 
 
@@ -133,10 +137,10 @@ def _backward(backend, dout, dlast, u, delta, A, B, C, D, z, bias, decay, states
         dh0 = torch.empty_like(dlast)
         for rows, k, time in reversed(list(_segments(plan, b, L))):
             if time.stop == L:
-                dh = dlast[rows].clone()
+                dh = _own(dlast[rows])
             do, y_ = _cut(plan, dout, rows, time), _cut(plan, y, rows, time) if y.numel() else None
             args = _inputs(plan, ins, softplus, rows, time)
-            *grads, dh = plan.backward(do, dh, *args, states[rows, k], y_, softplus)
+            *grads, dh = plan.backward(do, dh, *args, states[k, rows], y_, softplus)
             for total, g in zip(into, grads, strict=True):
                 if g is not None and total.dim() < 3:
                     total += g  # what has no time: A, D, constant B and C
