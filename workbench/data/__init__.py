@@ -1,6 +1,17 @@
-"""Hierarchies and where they come from: WordNet, ontologies, synthetic trees, downloads."""
+"""Hierarchies, interactions, and where they come from: WordNet, ontologies, made-up data, downloads, own files."""
 
-from workbench.data import ontology, registry, trees, wordnet
+from workbench.data import interactions, items, ontology, registry, trees, wordnet
 from workbench.data.hierarchy import Hierarchy, Split
+from workbench.data.interactions import Interactions
 
-__all__ = ["Hierarchy", "Split", "ontology", "registry", "trees", "wordnet"]
+__all__ = [
+    "Hierarchy",
+    "Interactions",
+    "Split",
+    "interactions",
+    "items",
+    "ontology",
+    "registry",
+    "trees",
+    "wordnet",
+]

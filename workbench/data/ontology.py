@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import bz2
-import csv
-import gzip
 import logging
-import lzma
 import re
 from pathlib import Path
 
+from workbench.data._tables import column_of, existing, read_table
 from workbench.data.hierarchy import Hierarchy
-from workbench.errors import DataError, ParameterError, suggest
+from workbench.errors import DataError
 
-COMPRESSED = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-SEPARATORS = {".tsv": "\t", ".txt": "\t", ".csv": ","}
 QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 
 
@@ -29,7 +24,7 @@ def read_obo(path: str | Path) -> Hierarchy:
     """
     import obonet
 
-    path = _existing(path)
+    path = existing(path)
     quiet = logging.getLogger()
     level = quiet.level
     try:
@@ -83,9 +78,9 @@ def read_edges(
         DataError: missing file or column (lists the columns there are), an empty name, a repeated edge, a
             self-loop, a cycle; names the data row, counted from 0 without the header.
     """
-    path = _existing(path)
-    table = _read_table(path, header, separator)
-    parents, children = (_column(path, *table, *c) for c in (("parent", parent), ("child", child)))
+    path = existing(path)
+    table = read_table(path, header, separator)
+    parents, children = (column_of(path, *table, *c) for c in (("parent", parent), ("child", child)))
     pairs: list[tuple[str, str]] = []
     rows: list[int] = []
     for row, (above, below) in enumerate(zip(parents, children, strict=True)):
@@ -106,62 +101,10 @@ def read_edges(
     texts = []
     for what, column in (("label", label), ("gloss", gloss)):
         found = (
-            {} if column is None else dict(zip(children, _column(path, *table, what, column), strict=True))
+            {} if column is None else dict(zip(children, column_of(path, *table, what, column), strict=True))
         )
         texts.append([found.get(v, "") for v in names])
     return _build(path, pairs, names, *texts, rows=rows)
-
-
-def _read_table(path: Path, header: bool, separator: str | None) -> tuple[list[str], list[list[str]]]:
-    """Column names and rows; every cell as text without surrounding space, "" where empty."""
-    suffixes = [s.lower() for s in path.suffixes if s.lower() not in COMPRESSED]
-    kind = suffixes[-1] if suffixes else ""
-    if kind != ".parquet" and separator is None and kind not in SEPARATORS:
-        known = ", ".join([*SEPARATORS, ".parquet"])
-        raise ParameterError(
-            f"{path.name}: expected one of {known}, or say which `separator` its columns have"
-        )
-    try:
-        rows = _parquet_rows(path) if kind == ".parquet" else _text_rows(path, kind, separator)
-    except Exception as e:  # each format has a dozen ways to say this
-        raise DataError(f"{path} cannot be read as a table ({type(e).__name__}: {e})") from e
-    if not rows:
-        raise DataError(f"{path} cannot be read as a table: it is empty")
-    named = header or kind == ".parquet"
-    names, rows = (rows[0], rows[1:]) if named else ([str(i) for i in range(len(rows[0]))], rows)
-    for row, cells in enumerate(rows):
-        if len(cells) != len(names):
-            raise DataError(f"{path}: data row {row} has {len(cells)} cells where {len(names)} are expected")
-    return names, rows
-
-
-def _text_rows(path: Path, kind: str, separator: str | None) -> list[list[str]]:
-    # Tabs need no quotes, and glosses are full of lone ones.
-    quoting = csv.QUOTE_MINIMAL if kind == ".csv" else csv.QUOTE_NONE
-    opener = COMPRESSED.get(path.suffix.lower(), open)
-    with opener(path, "rt", encoding="utf-8-sig", newline="") as f:
-        reader = csv.reader(f, delimiter=separator or SEPARATORS[kind], quoting=quoting, strict=True)
-        return [[cell.strip() for cell in row] for row in reader if row]
-
-
-def _parquet_rows(path: Path) -> list[list[str]]:
-    import pandas as pd
-
-    table = pd.read_parquet(path).reset_index(drop=True)
-    cells = table.map(lambda v: "" if pd.isna(v) else str(v).strip())
-    return [[str(c) for c in table.columns], *cells.values.tolist()]
-
-
-def _column(
-    path: Path, names: list[str], rows: list[list[str]], what: str, column: str | int | None
-) -> list[str]:
-    if isinstance(column, str) and column in names:
-        return [row[names.index(column)] for row in rows]
-    if isinstance(column, int) and not isinstance(column, bool) and 0 <= column < len(names):
-        return [row[column] for row in rows]
-    hint = suggest(column, names) if isinstance(column, str) else ""
-    listed = ", ".join(f"{i}: {name}" if name != str(i) else name for i, name in enumerate(names))
-    raise DataError(f"{path} has no column {column!r} for {what}; its columns are {listed}{hint}")
 
 
 def _build(
@@ -182,10 +125,3 @@ def _definition(text: str) -> str:
     """The quoted part of an OBO definition, `"A disease." [source]`, with its escapes undone."""
     found = QUOTED.match(text)
     return re.sub(r"\\(.)", r"\1", found[1] if found else text)
-
-
-def _existing(path: str | Path) -> Path:
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise DataError(f"there is no file {path}")
-    return path
