@@ -29,17 +29,16 @@ class CodeTable(NamedTuple):
         return CodeTable(self.weights.to(dtype), self.bias.to(dtype))
 
 
-def disk(manifold, x: Float[Tensor, "... n"]) -> tuple[Tensor, Tensor]:
-    """Float64 disk coordinates of points and their gap (..., 1); flat points are themselves, with gap 1."""
-    x = x.to(torch.float64)
-    if manifold.name == "euclidean":
-        return x, torch.ones_like(x[..., :1])
-    return manifold._disk(x, torch.float64)
+def disk(manifold, x: Float[Tensor, "... n"]) -> Float[Tensor, "... d"]:
+    """Coordinates of points in the ball chart, in the dtype of x; flat points are themselves."""
+    return manifold._disk(x, x.dtype)[0] if manifold.name == "lorentz" else x
 
 
 def code_table(manifold, codes: Float[Tensor, "k n"]) -> CodeTable:
     """The table of K codes that `nearest_code` multiplies with, float64."""
-    b, g = disk(manifold, codes)
+    codes = codes.to(torch.float64)
+    flat = manifold.name == "euclidean"
+    b, g = (codes, torch.ones_like(codes[:, :1])) if flat else manifold._disk(codes, torch.float64)
     square = dot(b, b)
     return CodeTable(torch.cat([-2 * b, torch.ones_like(g)], -1).div(g).mT.contiguous(), (square / g)[:, 0])
 
@@ -56,8 +55,15 @@ def nearest_code(b: Float[Tensor, "n d"], table: CodeTable, chunk: int = 8192) -
     found = torch.empty(len(b), dtype=torch.int64, device=b.device)
     for start in range(0, len(b), rows):
         scores = torch.addmm(bias, lifted[start : start + rows], weights)
-        torch.argmin(scores, -1, out=found[start : start + rows])
+        found[start : start + rows] = _argmin(scores)
     return found
+
+
+def _argmin(scores: Float[Tensor, "n k"]) -> Int[Tensor, " n"]:
+    """Row by row the first position of the least entry; on the CPU by numpy, whose loop is vectorised."""
+    if scores.device.type == "cpu" and not torch.compiler.is_compiling():
+        return torch.from_numpy(scores.detach().numpy().argmin(-1))
+    return scores.argmin(-1)
 
 
 @torch.no_grad()
@@ -80,6 +86,6 @@ def nearest(
             f"nearest needs points (N, n) and one code or more (M, n), "
             f"got {tuple(x.shape)} and {tuple(codes.shape)}"
         )
-    b, _ = disk(manifold, x)
+    b = disk(manifold, x.to(torch.float64))
     index = nearest_code(b.float() if fast else b, code_table(manifold, codes), chunk)
     return index, manifold.dist(x, codes[index])

@@ -28,22 +28,26 @@ class Codebook(nn.Module):
         self.tangent = nn.Parameter(start, requires_grad=trainable)
         self.register_buffer("usage", torch.full((size,), 1 / size, dtype=torch.float64))
         self.register_buffer("moments", metric.moments(self.points().detach()) / size)
-        self._cache: tuple[tuple, Tensor, CodeTable] | None = None
+        self._key: tuple | None = None
+        self._cache: dict[torch.dtype, tuple[Tensor, CodeTable]] = {}
 
     def points(self) -> Float[Tensor, "k n"]:
         """The codes; differentiable in the tangent vectors where those are trainable."""
         # The clone is what autograd keeps: a revival may then write between a forward and its backward pass.
         return self.manifold.from_tangent(self.tangent.clone())
 
-    def frozen(self) -> tuple[Tensor, CodeTable]:
+    def frozen(self, dtype: torch.dtype = torch.float64) -> tuple[Tensor, CodeTable]:
         """The codes and their table for `nearest_code`, without gradient, kept until the codes change."""
         t = self.tangent
         key = (t._version, t.data_ptr(), t.device, float(self.manifold.c))
-        if self._cache is None or self._cache[0] != key:
+        if self._key != key:
+            self._key, self._cache = key, {}
+        if dtype not in self._cache:
             with torch.no_grad():
                 points = self.points()
-                self._cache = (key, points, code_table(self.metric, points))
-        return self._cache[1:]
+                table = code_table(self.metric, points).to(dtype)
+                self._cache[dtype] = self.manifold.projx(points.to(dtype)), table
+        return self._cache[dtype]
 
     @torch.no_grad()
     def set(self, points: Float[Tensor, "k n"], members: Tensor, index: Int[Tensor, " n"]) -> None:

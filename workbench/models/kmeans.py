@@ -1,7 +1,7 @@
 """k-means in any of the spaces: seeding by squared distance, updates by centroids on the manifold.
 
-Sources: Arthur & Vassilvitskii 2007 (k-means++); Lloyd 1982. On the ball the centroid is the gyromidpoint (Ungar 2010),
-which minimises the sum of cosh(√c d) - 1 rather than of d², so that both steps of an iteration are closed forms.
+Sources: Arthur & Vassilvitskii 2007 (k-means++); Lloyd 1982. On the ball the centroid is the gyromidpoint (Ungar
+2010), which minimises the sum of cosh(√c d) - 1 rather than of d², so that both steps are closed forms.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def kmeans(
 
 
 def _lloyd(x, w, manifold, k, iterations, generator) -> tuple[Tensor, Tensor]:
-    b, _ = disk(manifold, x)
+    b = disk(manifold, x)
     centres = x[_seeds(x, w, manifold, k, generator)]
     index = nearest_code(b, code_table(manifold, centres))
     for _ in range(iterations):

@@ -178,33 +178,33 @@ class ResidualQuantizer(nn.Module):
             )
 
     # -- points in ----------------------------------------------------------------------------------------
-    def _enter(self, x: Tensor) -> tuple[Tensor, torch.dtype]:
-        """Checked points as (N, ambient) float64 within the radius, and the dtype to return."""
-        (wide,), dtype = enter(x=x)
+    def _enter(self, x: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
+        """Checked points as (N, ambient) in `dtype`, within the largest radius."""
+        enter(x=x)
         ambient = self.manifold.ambient_dim(self.dim)
         if x.shape[-1] != ambient:
             raise ManifoldError(
                 f"points of the {self.dim}-dimensional {self.manifold} have {ambient} coordinates, "
                 f"got shape {tuple(x.shape)}"
             )
-        self.manifold.check(x.detach())
-        return self._pull_in(wide.reshape(-1, ambient)), dtype
+        flat = x.reshape(-1, ambient).to(dtype)
+        with torch.no_grad():
+            radius = self.manifold.dist0(flat.detach(), keepdim=True)
+            within = not len(flat) or bool(radius.max() <= self._reach())  # false where a coordinate is NaN
+        # Free coordinates within a finite radius are on the manifold: no second pass over them.
+        if not within or ambient != self.dim:
+            self.manifold.check(x.detach())
+        return flat if within else self._pull_in(flat, radius)
 
     def _reach(self) -> float:
         c = float(self.manifold.c)
-        return self.max_radius or (FARTHEST / math.sqrt(c) if c else math.inf)
+        return self.max_radius or (FARTHEST / math.sqrt(c) if c else torch.finfo(torch.float64).max)
 
-    def _pull_in(self, x: Tensor) -> Tensor:
+    def _pull_in(self, x: Tensor, radius: Tensor) -> Tensor:
         """x with what lies beyond the largest radius pulled in along its ray, and counted."""
         reach = self._reach()
-        if reach == math.inf:
-            return x
-        with torch.no_grad():
-            radius = self.manifold.dist0(x.detach(), keepdim=True)
-            far = radius > reach
-            if not far.any():
-                return x
-            self.clipped += far.sum()
+        far = radius > reach
+        self.clipped += far.sum()
         return torch.where(far, self.manifold.scale(torch.where(far, reach / radius, 1.0), x), x)
 
     def _residual(self, r: Tensor, q: Tensor) -> Tensor:
@@ -213,12 +213,13 @@ class ResidualQuantizer(nn.Module):
             return left
         inside = self.manifold.projx(left)
         with torch.no_grad():
-            self.clipped += (inside != left).any(-1).sum()
-        return self._pull_in(inside)
+            out = (inside != left).any(-1, keepdim=True)
+            self.clipped += out.sum()
+        return inside
 
-    def _look_up(self, r: Tensor, level: int, fast: bool, chunk: int = 8192) -> Tensor:
-        b, _ = disk(self.metric, r.detach())
-        return nearest_code(b.float() if fast else b, self.books[level].frozen()[1], chunk)
+    def _look_up(self, r: Tensor, level: int, chunk: int = 8192) -> Tensor:
+        """The nearest code of a level, compared in the dtype of r."""
+        return nearest_code(disk(self.metric, r.detach()), self.books[level].frozen(r.dtype)[1], chunk)
 
     # -- codes --------------------------------------------------------------------------------------------
     @property
@@ -228,19 +229,20 @@ class ResidualQuantizer(nn.Module):
 
     @torch.no_grad()
     def encode(self, x: Float[Tensor, "... n"], chunk: int = 8192) -> Int[Tensor, "... levels"]:
-        """Codes, int64. float32 points are compared with the codes in float32, float64 points in float64.
+        """Codes, int64; float64 points are worked on in float64, others in float32, which is faster and right up
+        to near ties, at radii up to about 8/√c.
 
         ManifoldError for points that are not finite, off the manifold or of another dimension.
         """
-        flat, dtype = self._enter(x)
+        dtype = enter(x=x)[1]
+        flat = self._enter(x, dtype)
         codes = torch.empty(len(flat), self.levels, dtype=torch.int64, device=x.device)
         for start in range(0, len(flat), chunk):
             r = flat[start : start + chunk]
             for level, book in enumerate(self.books):
-                index = self._look_up(r, level, fast=dtype == torch.float32, chunk=chunk)
-                codes[start : start + chunk, level] = index
+                index = codes[start : start + chunk, level] = self._look_up(r, level, chunk)
                 if level + 1 < self.levels:
-                    r = self._residual(r, book.frozen()[0][index])
+                    r = self._residual(r, book.frozen(dtype)[0][index])
         return codes.reshape(*x.shape[:-1], self.levels)
 
     @torch.no_grad()
@@ -282,7 +284,7 @@ class ResidualQuantizer(nn.Module):
         """x and what each level leaves of it, float64; with the codes of x, or given ones."""
         codes = self.encode(x) if codes is None else codes
         self._check_codes(codes)
-        r, _ = self._enter(x)
+        r = self._enter(x)
         left = [r]
         for q in self._parts(codes.reshape(-1, codes.shape[-1])):
             left.append(self._residual(left[-1], q))
@@ -292,7 +294,7 @@ class ResidualQuantizer(nn.Module):
     def radii(self, x: Float[Tensor, "... n"]) -> Float[Tensor, "... levels+1"]:
         """√c|r| in the ball chart of x and of each residual: how near the boundary the quantiser works (1 is the
         boundary; above 0.95 gradients fade). In flat space |r|."""
-        b, _ = disk(self.manifold, self.residuals(x))
+        b = disk(self.manifold, self.residuals(x))
         return b.norm(dim=-1) * (math.sqrt(float(self.manifold.c)) or 1.0)
 
     def stats(self, codes: Int[Tensor, "n levels"]) -> CodeStats:
@@ -307,7 +309,7 @@ class ResidualQuantizer(nn.Module):
 
         DataError for fewer points than codes, ManifoldError as `encode`. Nothing changes on an error.
         """
-        r = self._enter(points)[0].detach()
+        r = self._enter(points).detach()
         if len(r) < max(self.sizes):
             raise DataError(
                 f"a codebook of {max(self.sizes)} codes needs as many points or more, got {len(r)}; "
@@ -342,13 +344,13 @@ class ResidualQuantizer(nn.Module):
         """
         if self.training and not self._is_fitted():
             self.fit(x.detach().reshape(-1, x.shape[-1]))
-        z, dtype = self._enter(x)
+        z, dtype = self._enter(x), enter(x=x)[1]
         r, codes, parts, losses = z, [], [], []
         generator = self._next_generator() if self.training else None
         for level, book in enumerate(self.books):
             if self.training:
                 self.revived += book.revive(r.detach(), self.revive_below, generator)
-            index = self._look_up(r, level, fast=False)
+            index = self._look_up(r, level)
             live = book.points()[index]
             q = live.detach()
             losses.append(self._loss(r, live))
