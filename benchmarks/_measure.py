@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import gc
 import math
 import os
@@ -135,18 +137,12 @@ def crossover(faster: Mapping[int, float]) -> float | None:
     return float(low * (high / low) ** (-a / (b - a)))
 
 
-# malloc hands pages of large blocks back at once: what a call needs is then seen again at its second time.
-FRESH_PAGES = {
-    "MALLOC_MMAP_THRESHOLD_": "65536",
-    "MALLOC_TRIM_THRESHOLD_": "65536",
-    "MALLOC_MMAP_MAX_": "1000000",
-}
-
-
 def peak_memory(call: Callable[[], None]) -> int:
-    """Bytes by which the resident set's high-water mark within a warm call exceeds the mark before it."""
+    """Bytes by which the resident set's high-water mark within a warm call exceeds what was resident before it."""
     call()
     gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # elsewhere than with glibc
+        ctypes.CDLL(None).malloc_trim(0)  # pages that the warm call has freed: they are to be counted again
     before = _resident("VmRSS")
     try:
         Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
