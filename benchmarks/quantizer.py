@@ -5,8 +5,8 @@
 
 Encodes N float32 points with four codebooks of K codes, on one thread, candidates in turns; a ratio is the median
 over rounds of the ratio within a round, in CPU time of the process. "Naive" is what a user of geoopt writes:
-`geoopt.PoincareBall.dist` broadcast over N×K×d, argmin, Möbius subtraction by `mobius_add`. Before any clock runs the codes
-of the naive form are compared with ours. ResidualVQ is in eval mode, at the same sizes, with codebooks of its own.
+`geoopt.PoincareBall.dist` broadcast over N×K×d, argmin, subtraction by `mobius_add`; its codes are compared with
+ours before any clock runs. ResidualVQ is in eval mode, at the same sizes, with codebooks of its own.
 Needs vector-quantize-pytorch: pip install -e '.[bench]'.
 """
 

@@ -23,13 +23,22 @@ class Codebook(nn.Module):
 
     def __init__(self, manifold, metric, dim: int, size: int, *, trainable: bool, generator: torch.Generator):
         super().__init__()
-        self.manifold, self.metric, self.size = manifold, metric, size
+        # Not registered: the curvature is the state of the quantiser around, and stands in a file once.
+        self._spaces, self.size = (manifold, metric), size
         start = torch.randn(size, dim, generator=generator, dtype=torch.float64) * 0.1
         self.tangent = nn.Parameter(start, requires_grad=trainable)
         self.register_buffer("usage", torch.full((size,), 1 / size, dtype=torch.float64))
         self.register_buffer("moments", metric.moments(self.points().detach()) / size)
         self._key: tuple | None = None
         self._cache: dict[torch.dtype, tuple[Tensor, CodeTable]] = {}
+
+    @property
+    def manifold(self):
+        return self._spaces[0]
+
+    @property
+    def metric(self):
+        return self._spaces[1]
 
     def points(self) -> Float[Tensor, "k n"]:
         """The codes; differentiable in the tangent vectors where those are trainable."""
@@ -39,7 +48,7 @@ class Codebook(nn.Module):
     def frozen(self, dtype: torch.dtype = torch.float64) -> tuple[Tensor, CodeTable]:
         """The codes and their table for `nearest_code`, without gradient, kept until the codes change."""
         t = self.tangent
-        key = (t._version, t.data_ptr(), t.device, float(self.manifold.c))
+        key = (t._version, t.data_ptr(), t.device, float(self.manifold.c.detach()))
         if self._key != key:
             self._key, self._cache = key, {}
         if dtype not in self._cache:
@@ -51,13 +60,14 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def set(self, points: Float[Tensor, "k n"], members: Tensor, index: Int[Tensor, " n"]) -> None:
-        """New codes, their usage and moments as they are among these members."""
+        """New codes, with the moments of these members; their usage starts at the mean, so that small clusters
+        have the time it takes to forget before they count as dead."""
         self.tangent.copy_(self.manifold.to_tangent(points))
         counts, moments = self._sums(members, index)
-        # A code nobody chose keeps the weight of one point, so that it does not start out dead.
+        # A code nobody chose weighs as one point would.
         lonely = (counts == 0).unsqueeze(1)
         moments = torch.where(lonely, self.metric.moments(points), moments)
-        self.usage.copy_(counts.clamp_min(1) / len(members))
+        self.usage.fill_(1 / self.size)
         self.moments.copy_(moments / len(members))
 
     def _sums(self, x: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:

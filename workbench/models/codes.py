@@ -33,7 +33,7 @@ def capacity(
 
     manifold_or_c: a manifold or the number c. codebook_size: one number, or one a level.
     """
-    c = float(getattr(manifold_or_c, "c", manifold_or_c))
+    c = float(torch.as_tensor(getattr(manifold_or_c, "c", manifold_or_c)).detach())
     sizes = [codebook_size] * (levels or 1) if isinstance(codebook_size, int) else list(codebook_size)
     needed, available = (dim - 1) * math.sqrt(c) * radius, sum(math.log(k) for k in sizes)
     ok = needed <= available

@@ -132,11 +132,11 @@ class ResidualQuantizer(nn.Module):
         self.lookup, self.update, self.decay, self.commitment = lookup, update, decay, commitment
         self.revive_below, self.max_radius, self.seed = revive_below, max_radius, seed
         self._check_settings(codebook_size)
-        self.metric = Euclidean() if lookup == "euclidean" else manifold
+        metric = Euclidean() if lookup == "euclidean" else manifold
         generator = torch.Generator().manual_seed(seed)
         trainable = update == "gradient"
         self.books = nn.ModuleList(
-            Codebook(manifold, self.metric, dim, size, trainable=trainable, generator=generator)
+            Codebook(manifold, metric, dim, size, trainable=trainable, generator=generator)
             for size in self.sizes
         )
         for counter in ("steps", "clipped", "revived"):
@@ -177,6 +177,11 @@ class ResidualQuantizer(nn.Module):
                 f"{self.manifold} do not have: use the ball"
             )
 
+    @property
+    def metric(self):
+        """The space whose distance looks codes up: the manifold, or that of the coordinates."""
+        return self.books[0].metric
+
     # -- points in ----------------------------------------------------------------------------------------
     def _enter(self, x: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
         """Checked points as (N, ambient) in `dtype`, within the largest radius."""
@@ -197,7 +202,7 @@ class ResidualQuantizer(nn.Module):
         return flat if within else self._pull_in(flat, radius)
 
     def _reach(self) -> float:
-        c = float(self.manifold.c)
+        c = float(self.manifold.c.detach())
         return self.max_radius or (FARTHEST / math.sqrt(c) if c else torch.finfo(torch.float64).max)
 
     def _pull_in(self, x: Tensor, radius: Tensor) -> Tensor:
@@ -295,7 +300,7 @@ class ResidualQuantizer(nn.Module):
         """√c|r| in the ball chart of x and of each residual: how near the boundary the quantiser works (1 is the
         boundary; above 0.95 gradients fade). In flat space |r|."""
         b = disk(self.manifold, self.residuals(x))
-        return b.norm(dim=-1) * (math.sqrt(float(self.manifold.c)) or 1.0)
+        return b.norm(dim=-1) * (math.sqrt(float(self.manifold.c.detach())) or 1.0)
 
     def stats(self, codes: Int[Tensor, "n levels"]) -> CodeStats:
         """How many codes of each level are used, and how evenly."""
@@ -388,7 +393,7 @@ class ResidualQuantizer(nn.Module):
             **{name: getattr(self, name) for name in (*names, "max_radius", "seed")},
             "codebook_size": list(self.sizes),
             "manifold": self.manifold.name,
-            "c": float(self.manifold.c),
+            "c": float(self.manifold.c.detach()),
             "learnable": bool(self.manifold.learnable),
         }
 
