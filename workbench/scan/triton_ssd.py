@@ -85,31 +85,26 @@ def forward_kernel(
         if SAVE:
             tl.store(saved + tile, S, mask=is_tile)
             saved += h * p * n
-        live = steps < L - c * Q
+        rows = c * Q + steps
+        live = rows < L
         is_x = live[:, None] & (ch[None, :] < p)
         is_n = live[:, None] & (st[None, :] < n)
-        x_c = tl.load(x + steps[:, None] * row_x + ch[None, :], mask=is_x, other=0.0).to(DOT)
-        B_c = tl.load(B + steps[:, None] * row_B + st[None, :], mask=is_n, other=0.0).to(DOT)
-        C_c = tl.load(C + steps[:, None] * row_C + st[None, :], mask=is_n, other=0.0).to(DOT)
-        dt = tl.load(step + steps * h, mask=live, other=0.0)
-        high, low, end, end_low = _running_sum(tl.load(decay + steps * h, mask=live, other=0.0))
+        x_c = tl.load(x + rows[:, None] * row_x + ch[None, :], mask=is_x, other=0.0).to(DOT)
+        B_c = tl.load(B + rows[:, None] * row_B + st[None, :], mask=is_n, other=0.0).to(DOT)
+        C_c = tl.load(C + rows[:, None] * row_C + st[None, :], mask=is_n, other=0.0).to(DOT)
+        dt = tl.load(step + rows * h, mask=live, other=0.0)
+        high, low, end, end_low = _running_sum(tl.load(decay + rows * h, mask=live, other=0.0))
 
         scores = tl.dot(C_c, tl.trans(B_c), input_precision=PRECISION)
         mixed = (scores * _decays(high, low, Q)).to(DOT)
         out = tl.dot(C_c, tl.trans(S.to(DOT)), input_precision=PRECISION) * tl.exp2(high + low)[:, None]
         out = tl.dot(mixed, (x_c * dt[:, None]).to(DOT), out, input_precision=PRECISION)
         out += skip[None, :] * x_c.to(tl.float32)
-        tl.store(y + steps[:, None] * h * p + ch[None, :], out, mask=is_x)
+        tl.store(y + rows[:, None] * h * p + ch[None, :], out, mask=is_x)
 
         kept = tl.exp2((end - high) + (end_low - low)) * dt  # what is left of each step's input at the chunk's end
         S *= tl.exp2(end + end_low)
         S = tl.dot(tl.trans((x_c * kept[:, None]).to(DOT)), B_c, S, input_precision=PRECISION)
-        x += Q * row_x
-        B += Q * row_B
-        C += Q * row_C
-        y += Q * h * p
-        step += Q * h
-        decay += Q * h
     tl.store(last + state + tile, S, mask=is_tile)
 
 
@@ -128,7 +123,7 @@ def backward_kernel(
     """
     batch, head, group, steps, ch, st = _place(h, g, p, n, Q, PB, N)
     chunks = tl.cdiv(L, Q)
-    first = batch * L + (chunks - 1) * Q  # the last chunk's first row; we walk back from there
+    first = batch * L
     blocks = tl.num_programs(1)
     mine = head * blocks + tl.program_id(1)  # this program's place among the partial results
     x += first * row_x + head * p
@@ -151,15 +146,16 @@ def backward_kernel(
     dS = tl.load(dlast + state + tile, mask=is_tile, other=0.0)
     sum_D = tl.zeros_like(skip)
     for k in range(chunks):
-        live = steps < L - (chunks - 1 - k) * Q
+        rows = (chunks - 1 - k) * Q + steps
+        live = rows < L
         is_x = live[:, None] & (ch[None, :] < p)
         is_n = live[:, None] & (st[None, :] < n)
-        x_c = tl.load(x + steps[:, None] * row_x + ch[None, :], mask=is_x, other=0.0).to(DOT)
-        B_c = tl.load(B + steps[:, None] * row_B + st[None, :], mask=is_n, other=0.0).to(DOT)
-        C_c = tl.load(C + steps[:, None] * row_C + st[None, :], mask=is_n, other=0.0).to(DOT)
-        dy_c = tl.load(dy + steps[:, None] * h * p + ch[None, :], mask=is_x, other=0.0).to(DOT)
-        dt = tl.load(step + steps * h, mask=live, other=0.0)
-        high, low, end, end_low = _running_sum(tl.load(decay + steps * h, mask=live, other=0.0))
+        x_c = tl.load(x + rows[:, None] * row_x + ch[None, :], mask=is_x, other=0.0).to(DOT)
+        B_c = tl.load(B + rows[:, None] * row_B + st[None, :], mask=is_n, other=0.0).to(DOT)
+        C_c = tl.load(C + rows[:, None] * row_C + st[None, :], mask=is_n, other=0.0).to(DOT)
+        dy_c = tl.load(dy + rows[:, None] * h * p + ch[None, :], mask=is_x, other=0.0).to(DOT)
+        dt = tl.load(step + rows * h, mask=live, other=0.0)
+        high, low, end, end_low = _running_sum(tl.load(decay + rows * h, mask=live, other=0.0))
         S = tl.load(saved + tile, mask=is_tile, other=0.0)
         from_start = tl.exp2(high + low)
         to_end = tl.exp2((end - high) + (end_low - low))
@@ -178,43 +174,36 @@ def backward_kernel(
 
         # Paths from the chunk's start to its outputs.
         grad_C = tl.dot(dy_c, S, input_precision=PRECISION) * from_start[:, None]
-        paths_to += tl.sum(grad_C * C_c.to(tl.float32), 1)
+        C_f = tl.load(C + rows[:, None] * row_C + st[None, :], mask=is_n, other=0.0).to(tl.float32)  # see below
+        paths_to += tl.sum(grad_C * C_f, 1)
         grad_C = tl.dot(d_scores, B_c, grad_C, input_precision=PRECISION)
-        tl.store(dC + steps[:, None] * (h * blocks * n) + st[None, :], grad_C, mask=is_n)
+        tl.store(dC + rows[:, None] * (h * blocks * n) + st[None, :], grad_C, mask=is_n)
 
         # Paths from its inputs to the chunk's end.
         grad_B = tl.dot(input_c, dS.to(DOT), input_precision=PRECISION) * to_end[:, None]
-        paths_end = tl.sum(grad_B * B_c.to(tl.float32), 1)
+        B_f = tl.load(B + rows[:, None] * row_B + st[None, :], mask=is_n, other=0.0).to(tl.float32)
+        paths_end = tl.sum(grad_B * B_f, 1)
         grad_B = tl.dot(tl.trans(d_scores), C_c, grad_B, input_precision=PRECISION)
-        tl.store(dB + steps[:, None] * (h * blocks * n) + st[None, :], grad_B, mask=is_n)
+        tl.store(dB + rows[:, None] * (h * blocks * n) + st[None, :], grad_B, mask=is_n)
 
         grad_input = tl.dot(B_c, tl.trans(dS.to(DOT)), input_precision=PRECISION) * to_end[:, None]
         grad_input = tl.dot(tl.trans(mixed.to(DOT)), dy_c, grad_input, input_precision=PRECISION)
-        x_f, dy_f = x_c.to(tl.float32), dy_c.to(tl.float32)
+        # Read once more (from cache): holding these values since the chunk's start would cost registers.
+        x_f = tl.load(x + rows[:, None] * row_x + ch[None, :], mask=is_x, other=0.0).to(tl.float32)
+        dy_f = tl.load(dy + rows[:, None] * h * p + ch[None, :], mask=is_x, other=0.0).to(tl.float32)
         grad_x = grad_input * dt[:, None] + skip[None, :] * dy_f
-        tl.store(dx + steps[:, None] * h * p + ch[None, :], grad_x, mask=is_x)
-        tl.store(dstep + steps * (h * blocks), tl.sum(grad_input * x_f, 1), mask=live)
+        tl.store(dx + rows[:, None] * h * p + ch[None, :], grad_x, mask=is_x)
+        tl.store(dstep + rows * (h * blocks), tl.sum(grad_input * x_f, 1), mask=live)
         sum_D += tl.sum(dy_f * x_f, 0)
 
         ends = (paths_to - paths_from).to(tl.float64)
         grad_decay = tl.sum(ends, 0) - tl.cumsum(ends, 0) + ends
         starts = paths_end.to(tl.float64)
         grad_decay += tl.cumsum(starts, 0) - starts
-        tl.store(ddecay + steps * (h * blocks), grad_decay.to(tl.float32) + paths_whole, mask=live)
+        tl.store(ddecay + rows * (h * blocks), grad_decay.to(tl.float32) + paths_whole, mask=live)
 
         dS *= whole
         dS = tl.dot(tl.trans((dy_f * from_start[:, None]).to(DOT)), C_c, dS, input_precision=PRECISION)
-        x -= Q * row_x
-        B -= Q * row_B
-        C -= Q * row_C
-        step -= Q * h
-        decay -= Q * h
-        dy -= Q * h * p
-        dx -= Q * h * p
-        dB -= Q * h * blocks * n
-        dC -= Q * h * blocks * n
-        dstep -= Q * h * blocks
-        ddecay -= Q * h * blocks
         saved -= h * p * n
     tl.store(dstart + state + tile, dS, mask=is_tile)
     tl.store(dD + (batch * h + head) * p + ch, sum_D, mask=ch < p)
