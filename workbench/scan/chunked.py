@@ -10,7 +10,8 @@ Source: Gu and Dao 2023, "Mamba", section 3.3; the recomputation is theirs, the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import NamedTuple
 
 import torch
@@ -20,62 +21,94 @@ from workbench.scan.chunked_kernels import bulk_backward, bulk_forward, steps_ba
 from workbench.scan.compiled import compiled
 from workbench.scan.reference import accumulate_dtype
 
+# Steps of a segment: more of them cost compile time and cache, fewer cost calls.
+COMPILED_STEPS, EAGER_STEPS = 32, 16
+
 
 class Plan(NamedTuple):
-    """How the work is cut: sequences at a time, chunks side by side in a segment, steps in a chunk, padded or not."""
+    """How the work is cut: sequences at a time, chunks side by side in a segment, steps in a chunk."""
 
     rows: int
     chunks: int
     steps: int
-    fixed: bool
+    padded: bool  # every segment has exactly so many steps
     forward: Callable
     backward: Callable
+
+    @property
+    def span(self) -> int:
+        return self.chunks * self.steps
 
 
 _COMPILED = (compiled(steps_forward, bulk_forward), compiled(steps_backward, bulk_backward))
 
 
-def _plan(backend: str, device: str, d: int, n: int) -> Plan:
-    """A function of the state's size and the device only, so that neither batch nor length ask for another graph."""
-    cpu = device == "cpu"
+def _cuts(backend: str, device: str, d: int, n: int) -> tuple[int, int]:
+    """(chunks, steps), by state size and device only, so that neither batch nor length ask for another graph."""
     if backend == "compile":
-        return Plan(1 if cpu else 1 << 30, 1, 32, True, *_COMPILED)
-    wanted = max(
-        1, (1 << 12 if cpu else 1 << 20) // (d * n)
-    )  # states side by side that keep one operation busy
-    chunks = min(wanted, 64 if cpu else 256)
-    return Plan(max(1, wanted // chunks), chunks, 16, False, bulk_forward, bulk_backward)
+        return 1, COMPILED_STEPS
+    cpu = device == "cpu"
+    # A segment of little states takes many chunks, since each operation costs the same whatever its size.
+    chunks = max(1, (1 << 12 if cpu else 1 << 20) // (d * n))
+    return min(chunks, 64 if cpu else 256), EAGER_STEPS
 
 
-def _segments(plan: Plan, b: int, L: int) -> Iterator[tuple[slice, int, slice]]:
-    """(batch rows, number of the segment, its steps)."""
-    span = plan.chunks * plan.steps
-    for i in range(0, b, plan.rows):
-        for k, t in enumerate(range(0, L, span)):
-            yield slice(i, min(i + plan.rows, b)), k, slice(t, min(t + span, L))
+def _plan(backend: str, cuts: tuple[int, int], u: Tensor, n: int) -> Plan:
+    chunks, steps = cuts
+    b, _, d = u.shape
+    if (
+        backend == "compile"
+    ):  # on a CPU sequence by sequence: one graph for all batches, and the work stays in cache
+        return Plan(1 if u.device.type == "cpu" else b, 1, steps, True, *_COMPILED)
+    busy = 1 << 12 if u.device.type == "cpu" else 1 << 20
+    return Plan(max(1, busy // (chunks * d * n)), chunks, steps, False, bulk_forward, bulk_backward)
 
 
-def _cut(plan: Plan, x: Tensor | None, rows: slice, time: slice, fill: Tensor | float = 0.0) -> Tensor | None:
-    """x's part in this segment, as (rows * chunks, steps, width); padded where the sequence ends before."""
+def _pieces(plan: Plan, x: Tensor | None, L: int, fill: Tensor | float = 0.0) -> Sequence[Tensor | None]:
+    """x (r, L, width) cut into segments (r * chunks, steps, width), the last one padded; constants are repeated."""
+    span = plan.span
+    full, rest = divmod(L, span)
     if x is None or x.dim() == 2:
-        return x  # constant in time
-    x = x[rows, time]
-    r, t, width = x.shape
-    steps = plan.steps if plan.fixed or t > plan.steps else t
-    if missing := -t % steps:
-        tail = x.new_empty(r, missing, width)
-        tail[:] = fill
-        x = torch.cat([x, tail], 1)
-    # By way of (., width): so that the strides of a batch of one do not tell L, and one graph serves all lengths.
-    return x.reshape(-1, width).contiguous().reshape(-1, steps, width)
+        return [x] * (full + (rest > 0))
+    r, _, width = x.shape
+
+    def segments(x, count, steps):
+        # By way of (., width), so that the strides of a batch of one do not tell L: a graph would depend on them.
+        x = x.reshape(r, count, -1, width).transpose(0, 1).reshape(-1, width).contiguous()
+        return x.reshape(count, -1, steps, width).unbind(0)
+
+    pieces = segments(x[:, : full * span], full, plan.steps) if full else ()
+    if rest:
+        x = x[:, full * span :]
+        steps = plan.steps if plan.padded or rest > plan.steps else rest
+        if missing := -rest % steps:
+            tail = x.new_empty(r, missing, width)
+            tail[:] = fill
+            x = torch.cat([x, tail], 1)
+        pieces = (*pieces, *segments(x, 1, steps))
+    return pieces
 
 
-def _inputs(plan, ins, softplus, rows, time):
-    """The kernel's tensor arguments but the state. Padding must not move the state: u = 0 and decay = 0 there."""
-    u, delta, A, B, C, D, z, bias, decay = ins
+def _join(pieces: list[Tensor], into: Tensor) -> None:
+    """The reverse of `_pieces`."""
+    r, L, width = into.shape
+    pieces = [x.reshape(r, -1, width) for x in pieces]
+    if surplus := sum(x.shape[1] for x in pieces) - L:
+        pieces[-1] = pieces[-1][:, :-surplus]
+    torch.cat(pieces, 1, out=into)
+
+
+def _segments(plan: Plan, ins: list[Tensor | None], rows: slice, softplus: bool) -> list[tuple]:
+    """The kernel's inputs but the state, segment by segment. Padding leaves the state alone: u = 0 and decay = 0."""
+    L, bias = ins[0].shape[1], ins[7]
     still = -3e4 if softplus else 0.0 if bias is None else -bias  # softplus(-3e4) = 0
-    u, B, C, z, decay = (_cut(plan, x, rows, time) for x in (u, B, C, z, decay))
-    return u, _cut(plan, delta, rows, time, still), A, B, C, D, z, bias, decay
+    mine = [x[rows] if x is not None and x.dim() == 3 else x for x in ins]
+    fills = [still if i == 1 else 0.0 for i in range(len(ins))]
+    cut = [
+        [x] * -(-L // plan.span) if i in (2, 5, 7) else _pieces(plan, x, L, f)
+        for i, (x, f) in enumerate(zip(mine, fills, strict=True))
+    ]
+    return list(zip(*cut, strict=True))
 
 
 def _prepare(ins: list[Tensor | None], acc: torch.dtype) -> list[Tensor | None]:
@@ -89,64 +122,82 @@ def _prepare(ins: list[Tensor | None], acc: torch.dtype) -> list[Tensor | None]:
     return ins
 
 
-def _forward(backend, u, delta, A, B, C, D, z, bias, h0, decay, softplus, save):
+def _own(x: Tensor, dtype: torch.dtype) -> Tensor:
+    return x.detach().to(dtype=dtype, copy=True, memory_format=torch.contiguous_format)
+
+
+def _arithmetic(u: Tensor) -> ExitStack:
+    """As it is meant to be whatever surrounds the call: no autograd, no autocast, ordinary tensors."""
+    stack = ExitStack()
+    for context in (
+        torch.inference_mode(False),
+        torch.no_grad(),
+        torch.autocast(u.device.type, enabled=False),
+    ):
+        stack.enter_context(context)
+    return stack
+
+
+def _forward(backend, cuts, u, delta, A, B, C, D, z, bias, h0, decay, softplus, save):
     """(out, last state, state entering each segment, y before the gate); the last two only if `save`."""
-    (b, L, d), n, acc = u.shape, A.shape[1], accumulate_dtype(u)
-    plan = _plan(backend, u.device.type, d, n)
-    with torch.inference_mode(False), torch.no_grad(), torch.autocast(u.device.type, enabled=False):
+    acc = accumulate_dtype(u)
+    plan = _plan(backend, cuts, u, A.shape[1])
+    with _arithmetic(u):
         ins = _prepare([u, delta, A, B, C, D, z, bias, decay], acc)
-        out, last, states, y = _outputs(backend, u, A, z, save)
-        for rows, k, time in _segments(plan, b, L):
-            if k == 0:
-                h = torch.zeros_like(last[rows]) if h0 is None else _own(h0[rows].detach().to(acc))
-            if save:
-                states[k, rows] = h
-            args = _inputs(plan, ins, softplus, rows, time)
-            o, y_, h = plan.forward(*args, h, softplus)
-            r, t = h.shape[0], time.stop - time.start
-            out[rows, time] = o.reshape(r, -1, d)[:, :t]
-            if y.numel():
-                y[rows, time] = y_.reshape(r, -1, d)[:, :t]
+        out, last, states, y = _outputs(cuts, u, A, z, save)
+        for i in range(0, u.shape[0], plan.rows):
+            rows = slice(i, i + plan.rows)
+            h = torch.zeros_like(last[rows]) if h0 is None else _own(h0[rows], acc)
+            entering, outs, ys = [], [], []
+            for args in _segments(plan, ins, rows, softplus):
+                entering.append(h)
+                o, y_, h = plan.forward(*args, h, softplus)
+                outs.append(o)
+                ys.append(y_)
             last[rows] = h
+            _join(outs, out[rows])
+            if save:
+                states[:, rows] = torch.stack(entering)
+            if y.numel():
+                _join(ys, y[rows])
         return out, last, states, y
 
 
-def _own(x: Tensor) -> Tensor:
-    return x.clone(memory_format=torch.contiguous_format)
-
-
-def _outputs(backend, u, A, z, save):
+def _outputs(cuts, u, A, z, save):
     """Empty tensors of `_forward`'s shapes."""
     (b, L, d), n, acc = u.shape, A.shape[1], accumulate_dtype(u)
-    plan = _plan(backend, u.device.type, d, n)
-    span = plan.chunks * plan.steps
+    span = cuts[0] * cuts[1]
     out, last = u.new_empty(b, L, d), u.new_empty(b, d, n, dtype=acc)
     states = u.new_empty((L + span - 1) // span if save else 0, b, d, n, dtype=acc)
     return out, last, states, u.new_empty(b, L if save and z is not None else 0, d, dtype=acc)
 
 
-def _backward(backend, dout, dlast, u, delta, A, B, C, D, z, bias, decay, states, y, softplus):
+def _backward(backend, cuts, dout, dlast, u, delta, A, B, C, D, z, bias, decay, states, y, softplus):
     """Gradients at u, delta, A, B, C, D, z, bias, h0, decay; an empty tensor for an input that is None."""
     acc = accumulate_dtype(u)
-    b, L, _ = u.shape
-    plan = _plan(backend, u.device.type, *A.shape)
-    with torch.inference_mode(False), torch.no_grad(), torch.autocast(u.device.type, enabled=False):
+    plan = _plan(backend, cuts, u, A.shape[1])
+    with _arithmetic(u):
         ins = _prepare([u, delta, A, B, C, D, z, bias, decay], acc)
         into = _gradients(ins, acc)
-        dout, dlast = dout.detach(), dlast.detach().to(acc)
-        dh0 = torch.empty_like(dlast)
-        for rows, k, time in reversed(list(_segments(plan, b, L))):
-            if time.stop == L:
-                dh = _own(dlast[rows])
-            do, y_ = _cut(plan, dout, rows, time), _cut(plan, y, rows, time) if y.numel() else None
-            args = _inputs(plan, ins, softplus, rows, time)
-            *grads, dh = plan.backward(do, dh, *args, states[k, rows], y_, softplus)
-            for total, g in zip(into, grads, strict=True):
-                if g is not None and total.dim() < 3:
-                    total += g  # what has no time: A, D, constant B and C
-                elif g is not None:
-                    total[rows, time] = g.reshape(dh.shape[0], -1, g.shape[-1])[:, : time.stop - time.start]
+        dh0 = u.new_empty(dlast.shape, dtype=acc)
+        L = u.shape[1]
+        for i in range(0, u.shape[0], plan.rows):
+            rows = slice(i, i + plan.rows)
+            dh, found = _own(dlast[rows], acc), []
+            douts = _pieces(plan, dout[rows].detach(), L)
+            ys = _pieces(plan, y[rows] if y.numel() else None, L)
+            segments = zip(
+                _segments(plan, ins, rows, softplus), states[:, rows].unbind(0), douts, ys, strict=True
+            )
+            for args, h, do, y_ in reversed(list(segments)):
+                *grads, dh = plan.backward(do, dh, *args, h, y_, softplus)
+                found.append(grads)
             dh0[rows] = dh
+            for total, parts in zip(into, zip(*reversed(found), strict=True), strict=True):
+                if parts[0] is not None and total.dim() < 3:
+                    total += sum(parts)  # what has no time: A, D, constant B and C
+                elif parts[0] is not None:
+                    _join(parts, total[rows])
         du, ddelta, dA, dB, dC, dD, dz, ddecay = into
         dbias = ddelta.sum((0, 1), dtype=acc) if bias is not None else ddelta.new_empty(0)
         return [du, ddelta, dA, dB, dC, dD, dz, dbias, dh0, ddecay]
@@ -162,37 +213,39 @@ def _gradients(ins, acc):
 
 
 # ---- as operators of torch ----------------------------------------------------------------------------------------
+# How the work is cut is an argument: a compiled model that outlives a change of it then still agrees with the shapes.
 
+_CUTS = "str backend, int chunks, int steps"
 _INPUTS = "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? bias"
 
 
 @torch.library.custom_op(
     "workbench::scan",
     mutates_args=(),
-    schema=f"(str backend, {_INPUTS}, Tensor? h0, Tensor? decay, bool softplus, bool save)"
+    schema=f"({_CUTS}, {_INPUTS}, Tensor? h0, Tensor? decay, bool softplus, bool save)"
     " -> (Tensor, Tensor, Tensor, Tensor)",
 )
-def _scan(backend, u, delta, A, B, C, D, z, bias, h0, decay, softplus, save):
-    return _forward(backend, u, delta, A, B, C, D, z, bias, h0, decay, softplus, save)
+def _scan(backend, chunks, steps, u, delta, A, B, C, D, z, bias, h0, decay, softplus, save):
+    return _forward(backend, (chunks, steps), u, delta, A, B, C, D, z, bias, h0, decay, softplus, save)
 
 
 @_scan.register_fake
-def _(backend, u, delta, A, B, C, D, z, bias, h0, decay, softplus, save):
-    return _outputs(backend, u, A, z, save)
+def _(backend, chunks, steps, u, delta, A, B, C, D, z, bias, h0, decay, softplus, save):
+    return _outputs((chunks, steps), u, A, z, save)
 
 
 @torch.library.custom_op(
     "workbench::scan_backward",
     mutates_args=(),
-    schema=f"(str backend, Tensor dout, Tensor dlast, {_INPUTS}, Tensor? decay, Tensor states, Tensor y,"
-    " bool softplus) -> Tensor[]",
+    schema=f"({_CUTS}, Tensor dout, Tensor dlast, {_INPUTS}, Tensor? decay, Tensor states, Tensor y, bool softplus)"
+    " -> Tensor[]",
 )
-def _scan_backward(backend, dout, dlast, u, delta, A, B, C, D, z, bias, decay, states, y, softplus):
-    return _backward(backend, dout, dlast, u, delta, A, B, C, D, z, bias, decay, states, y, softplus)
+def _scan_backward(backend, chunks, steps, dout, dlast, *rest):
+    return _backward(backend, (chunks, steps), dout, dlast, *rest)
 
 
 @_scan_backward.register_fake
-def _(backend, dout, dlast, u, delta, A, B, C, D, z, bias, decay, states, y, softplus):
+def _(backend, chunks, steps, dout, dlast, u, delta, A, B, C, D, z, bias, decay, states, y, softplus):
     acc = accumulate_dtype(u)
     du, ddelta, dA, dB, dC, dD, dz, ddecay = _gradients([u, delta, A, B, C, D, z, bias, decay], acc)
     dbias = A.new_empty(0) if bias is None else bias.new_empty(bias.shape, dtype=acc)
@@ -200,11 +253,10 @@ def _(backend, dout, dlast, u, delta, A, B, C, D, z, bias, decay, states, y, sof
 
 
 def _setup(ctx, inputs, output):
-    backend, *tensors, softplus, _ = inputs
-    u, delta, A, B, C, D, z, bias, _, decay = tensors
+    *cuts, u, delta, A, B, C, D, z, bias, h0, decay, softplus, _ = inputs
     _, _, states, y = output
-    ctx.backend, ctx.softplus = backend, softplus
-    ctx.dtypes = [None if x is None else x.dtype for x in tensors]
+    ctx.cuts, ctx.softplus = cuts, softplus
+    ctx.dtypes = [None if x is None else x.dtype for x in (u, delta, A, B, C, D, z, bias, h0, decay)]
     ctx.save_for_backward(u, delta, A, B, C, D, z, bias, decay, states, y)
     ctx.mark_non_differentiable(states, y)
 
@@ -216,13 +268,13 @@ def _gradient(ctx, dout, dlast, *_):
         dout = torch.zeros_like(u)
     if dlast is None:
         dlast = u.new_zeros(u.shape[0], *A.shape, dtype=accumulate_dtype(u))
-    grads = _scan_backward(ctx.backend, dout, dlast, *ins, states, y, ctx.softplus)
-    needed = ctx.needs_input_grad[1:]
+    grads = _scan_backward(*ctx.cuts, dout, dlast, *ins, states, y, ctx.softplus)
+    needed = ctx.needs_input_grad[len(ctx.cuts) :]
     grads = [
         g.to(t) if t is not None and need else None
         for g, t, need in zip(grads, ctx.dtypes, needed, strict=False)
     ]
-    return (None, *grads, None, None)
+    return (*[None] * len(ctx.cuts), *grads, None, None)
 
 
 _scan.register_autograd(_gradient, setup_context=_setup)
@@ -231,7 +283,7 @@ _scan.register_autograd(_gradient, setup_context=_setup)
 def _run(backend, u, delta, A, B, C, D, z, delta_bias, initial_state, delta_decay, softplus):
     tensors = (u, delta, A, B, C, D, z, delta_bias, initial_state, delta_decay)
     save = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
-    out, last, _, _ = _scan(backend, *tensors, bool(softplus), save)
+    out, last, _, _ = _scan(backend, *_cuts(backend, u.device.type, *A.shape), *tensors, bool(softplus), save)
     return out, last
 
 

@@ -96,7 +96,7 @@ class Compiled:
 
 
 def _signature(args: tuple) -> Hashable:
-    return tuple((a.shape, a.dtype, a.device) if isinstance(a, Tensor) else a for a in args)
+    return tuple([(a.shape, a.dtype, a.device) if isinstance(a, Tensor) else a for a in args])
 
 
 def _device(args: tuple) -> str:
