@@ -33,7 +33,7 @@ def fresh(monkeypatch):
 @pytest.fixture
 def compiles(monkeypatch):
     """A stand-in for the compiled code: the eager function, so that only the choosing is tested."""
-    monkeypatch.setattr(compiled, "available", lambda: (True, ""))
+    monkeypatch.setattr(compiled, "available", lambda device="cpu": (True, ""))
     monkeypatch.setattr(compiled, "broken", lambda: None)
     real = backends._implementation
     monkeypatch.setattr(
@@ -77,7 +77,7 @@ def test_compiling_can_be_forbidden(monkeypatch):
 
 
 def test_no_compiler_means_eager_with_one_warning_and_the_same_numbers(monkeypatch):
-    monkeypatch.setattr(compiled, "available", lambda: (False, "no C++ compiler"))
+    monkeypatch.setattr(compiled, "available", lambda device="cpu": (False, "no C++ compiler"))
     with pytest.warns(UserWarning, match="cannot run here.*no C\\+\\+ compiler.*the eager one"):
         out = selective_scan(*inputs(), backend="compile")
     assert torch.equal(out, selective_scan(*inputs(), backend="eager"))

@@ -54,9 +54,8 @@ def run(op: str, backend: str, args: tuple) -> tuple[Tensor, Tensor]:
             + suggest(backend, BACKENDS)
         )
     if torch.compiler.is_compiling():
-        name, _ = _choose(op, backend, args, counting=False)
-        return _implementation(op, name)(*args)
-    name, reason = _choose(op, backend, args, counting=True)
+        return _implementation(op, _choose_in_graph(op, backend, args))(*args)
+    name, reason = _choose(op, backend, args)
     out = _implementation(op, name)(*args)
     if name == "compile" and (why := _compiled().broken()):
         name, reason = "eager", why
@@ -64,14 +63,23 @@ def run(op: str, backend: str, args: tuple) -> tuple[Tensor, Tensor]:
     return out
 
 
-def _choose(op: str, backend: str, args: tuple, counting: bool) -> tuple[str, str]:
+def _choose_in_graph(op: str, backend: str, args: tuple) -> str:
+    """Inside a user's torch.compile the machine cannot be asked, and need not be: without a C++ compiler the compiled
+    kernels answer eagerly, and on a GPU triton is what the graph itself is made of."""
+    if backend != "auto":
+        return backend
+    if args[0].device.type == "cpu":
+        return "eager" if args[0].dtype == torch.float64 else "compile"
+    return "compile" if _kernels(op).supports(*args) else "triton"
+
+
+def _choose(op: str, backend: str, args: tuple) -> tuple[str, str]:
     if backend in ("reference", "eager"):
         return backend, "asked for"
     if backend != "auto":
         if (why := _unable(op, backend, args)) is None:
             return backend, "asked for"
-        if counting:
-            _warn(f"{op}: backend {backend!r} cannot run here ({why}); the eager one gives the same numbers")
+        _warn(f"{op}: backend {backend!r} cannot run here ({why}); the eager one gives the same numbers")
         return "eager", f"{backend} cannot run here: {why}"
     if args[0].device.type != "cpu":
         refused = []
@@ -80,16 +88,14 @@ def _choose(op: str, backend: str, args: tuple, counting: bool) -> tuple[str, st
                 return name, "the fastest that can run" + "".join(f"; {r}" for r in refused)
             refused.append(f"not {name}: {why}")
         return "eager", "; ".join(refused)
-    return _choose_on_cpu(op, args, counting)
+    return _choose_on_cpu(op, args)
 
 
-def _choose_on_cpu(op: str, args: tuple, counting: bool) -> tuple[str, str]:
+def _choose_on_cpu(op: str, args: tuple) -> tuple[str, str]:
     if args[0].dtype == torch.float64:
         return "eager", "float64 is for checking"
     if (why := _unable(op, "compile", args)) is not None:
         return "eager", why
-    if not counting:
-        return "compile", "inside torch.compile"
     if os.environ.get("WORKBENCH_COMPILE") == "1":
         return "compile", "WORKBENCH_COMPILE=1"
     key = (op, args[0].dtype, args[0].shape[2:], args[3].shape[2:], args[-1])
@@ -102,25 +108,37 @@ def _choose_on_cpu(op: str, args: tuple, counting: bool) -> tuple[str, str]:
 
 def _unable(op: str, backend: str, args: tuple) -> str | None:
     """Why a backend cannot take these arguments on this machine, or None."""
+    if (why := _lacking(backend, args[0].device.type)) is not None:
+        return why
     if backend == "compile":
-        if op == "selective_scan" and 2 in (args[3].dim(), args[4].dim()):
-            return "B or C is constant in time"
-        able, why = _compiled().available()
-        return None if able else why
+        return None
     if backend == "mamba_ssm":
         from workbench.scan import released
 
         return released.unable(op, args)
-    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    return _kernels(op).supports(*args)
+
+
+def _lacking(backend: str, device: str) -> str | None:
+    """What this machine lacks for a backend, or None."""
+    if backend == "compile":
+        able, why = _compiled().available(device)
+        return None if able else why
+    if backend == "mamba_ssm":
+        return None if find_spec("mamba_ssm") else "mamba_ssm is not installed"
     if find_spec("triton") is None:
         return "triton is not installed"
-    if args[0].device.type != "cuda" and not interpreted:
-        return f"triton needs a CUDA device, the tensors are on {args[0].device.type}"
+    if device != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        return f"triton needs a CUDA device, the tensors are on {device}"
+    return None
+
+
+def _kernels(op: str):
     if op == "selective_scan":
         from workbench.scan import triton_selective as kernels
     else:
         from workbench.scan import triton_ssd as kernels
-    return kernels.supports(*args)
+    return kernels
 
 
 def _implementation(op: str, name: str):
@@ -130,10 +148,8 @@ def _implementation(op: str, name: str):
         from workbench.scan import reference as module
     elif name == "mamba_ssm":
         from workbench.scan import released as module
-    elif name == "triton" and short == "scan":
-        from workbench.scan import triton_selective as module
     elif name == "triton":
-        from workbench.scan import triton_ssd as module
+        module = _kernels(op)
     elif short == "scan":
         from workbench.scan import chunked as module
     else:

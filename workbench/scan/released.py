@@ -7,16 +7,13 @@ through the last state in the selective scan, a decay apart from the step in bot
 from __future__ import annotations
 
 from functools import cache
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 
 
 def unable(op: str, args: tuple) -> str | None:
-    """Why the package cannot take these arguments, or None."""
-    if find_spec("mamba_ssm") is None:
-        return "mamba_ssm is not installed"
+    """Why the package, where it is installed, cannot take these arguments, or None."""
     if args[0].device.type != "cuda":
         return f"mamba_ssm needs a CUDA device, the tensors are on {args[0].device.type}"
     if args[0].dtype == torch.float64:
