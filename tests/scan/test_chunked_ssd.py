@@ -287,12 +287,13 @@ def test_many_blocks_of_several_and_of_parts_of_sequences(monkeypatch):
         assert_close(results(ssd_eager, args), want, 1e-13)
 
 
-def test_does_not_break_a_graph_around_it():
-    args = problem(L=20, dtype=torch.float32)
+@pytest.mark.parametrize("chunk", [8, 64])
+def test_does_not_break_a_graph_around_it(chunk):
+    args = problem(L=20, dtype=torch.float32, initial_state=None)
     args["x"].requires_grad_()
 
     def model(x):
-        return run(ssd_eager, args | {"x": x * 2})[0].sin().sum()
+        return run(ssd_eager, args | {"x": x * 2}, chunk=chunk)[0].sin().sum()
 
     graph = torch.compile(model, backend="aot_eager", fullgraph=True)
     (want,) = torch.autograd.grad(model(args["x"]), args["x"])
@@ -300,21 +301,17 @@ def test_does_not_break_a_graph_around_it():
     torch.testing.assert_close(got, want)
 
 
-def test_the_operator_is_described_truthfully_to_torch():
+@pytest.mark.parametrize("chunk", [4, 16])
+@pytest.mark.parametrize("started", [True, False])
+def test_the_operator_is_described_truthfully_to_torch(chunk, started):
     from workbench.scan.chunked_ssd import ssd_forward
 
     args = problem(b=1, L=9, h=2, p=2, g=1, n=2)
-    step = args["dt"].abs().requires_grad_()
-    inputs = (
-        args["x"].requires_grad_(),
-        step,
-        -args["dt"].abs(),
-        args["B"],
-        args["C"],
-        None,
-        args["initial_state"],
-    )
-    torch.library.opcheck(ssd_forward, (*inputs, 4, False, True))
+    step, decay = args["dt"].abs().requires_grad_(), -args["dt"].abs()
+    start = args["initial_state"] if started else None
+    inputs = args["x"].requires_grad_(), step, decay, args["B"], args["C"], None, start
+    tests = ("test_schema", "test_autograd_registration", "test_faketensor")
+    torch.library.opcheck(ssd_forward, (*inputs, chunk, False, True), test_utils=tests)
 
 
 @pytest.mark.slow

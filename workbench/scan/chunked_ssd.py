@@ -111,9 +111,8 @@ def _ssd(
         h, p = x.shape[2:]
         if D is not None:
             D = D.to(acc).reshape(h, -1).expand(h, p)
-        if initial_state is None:
-            initial_state = x.new_zeros(x.shape[0], h, p, B.shape[3], dtype=acc)
-        inputs = (x, step, decay, B.to(x.dtype), C.to(x.dtype), D, initial_state.to(acc))
+        start = None if initial_state is None else initial_state.to(acc)
+        inputs = (x, step, decay, B.to(x.dtype), C.to(x.dtype), D, start)
         keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)
         y, last, _ = ssd_forward(*inputs, chunk, compiled, keep)
         if z is not None:
@@ -132,7 +131,7 @@ def ssd_forward(
     B: Tensor,
     C: Tensor,
     D: Tensor | None,
-    start: Tensor,
+    start: Tensor | None,
     chunk: int,
     compiled: bool,
     keep: bool,
@@ -146,15 +145,16 @@ def ssd_forward(
         w = kernels.weights(steps, cut.fold(decay, heads=True))
         D = None if D is None else D.unflatten(0, (cut.g, cut.r))
 
-        y = torch.empty_like(xs)
-        state = start.unflatten(1, (cut.g, cut.r)).clone()
+        y = None
+        state = cut.state(start, step)
         kept = state.new_empty(cut.N if keep else 0, *state.shape[1:])
         for rows, sequences, K in cut.blocks():
             added = weigh(xs[rows], w.leave[rows], Bs[rows])
             states = kept[rows] if keep else torch.empty_like(added)
             state[sequences] = _carry(state[sequences], w.total[rows], added, K, states, range(K))
             decays = w.enter[rows], w.coarse[rows], w.fine[rows], w.future
-            y[rows] = outputs(xs[rows], steps[rows], *decays, Bs[rows], Cs[rows], D, states)
+            enters = None if cut.K == 1 and start is None else states
+            y = cut.put(y, rows, outputs(xs[rows], steps[rows], *decays, Bs[rows], Cs[rows], D, enters))
         return cut.unfold(y, heads=True), state.flatten(1, 2), kept
 
 
@@ -163,14 +163,13 @@ def _(x, step, decay, B, C, D, start, chunk, compiled, keep):
     b, L, h, p = x.shape
     g, n = B.shape[2:]
     N = b * -(-L // _chunk_size(L, chunk, compiled)) if keep else 0
-    y = x.new_empty(b, L, h, p)
-    return y, torch.empty_like(start), start.new_empty(N, g, h // g, p, n)
+    return x.new_empty(x.shape), step.new_empty(b, h, p, n), step.new_empty(N, g, h // g, p, n)
 
 
 @torch.library.custom_op("workbench::ssd_backward", mutates_args=())
 def ssd_backward(
     dy: Tensor,
-    dlast: Tensor,
+    dlast: Tensor | None,
     x: Tensor,
     step: Tensor,
     decay: Tensor,
@@ -178,6 +177,7 @@ def ssd_backward(
     C: Tensor,
     D: Tensor | None,
     kept: Tensor,
+    started: bool,
     chunk: int,
     compiled: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -189,61 +189,62 @@ def ssd_backward(
         dys, w = cut.fold(dy, heads=True), kernels.weights(steps, cut.fold(decay, heads=True))
         Dg = None if D is None else D.unflatten(0, (cut.g, cut.r))
 
-        dstate = dlast.unflatten(1, (cut.g, cut.r)).clone()
+        dstate = cut.state(dlast, step)
         dD = torch.zeros_like(dstate[0, ..., 0])
-        dxs, dBs, dCs = torch.empty_like(xs), torch.empty_like(Bs), torch.empty_like(Cs)
-        near, far, between, out = (torch.empty_like(steps) for _ in range(4))
-        through = torch.empty_like(w.total)
+        wholes = [None] * 8
+        leaving = dlast is not None or cut.K > 1  # else the states are zero, or what becomes of them is
+        entering = started or cut.K > 1
         for rows, sequences, K in reversed(list(cut.blocks())):
-            added = weigh(dys[rows], w.enter[rows], Cs[rows])
-            ends = torch.empty_like(added)  # gradient of the state that leaves each chunk
-            dstate[sequences] = _carry(dstate[sequences], w.total[rows], added, K, ends, range(K - 1, -1, -1))
+            ends = None
+            if leaving or entering:
+                added = weigh(dys[rows], w.enter[rows], Cs[rows])
+                ends = torch.empty_like(added)  # gradient of the state that leaves each chunk
+                order = range(K - 1, -1, -1)
+                dstate[sequences] = _carry(dstate[sequences], w.total[rows], added, K, ends, order)
+            states, ends = kept[rows] if entering else None, ends if leaving else None
             decays = w.enter[rows], w.leave[rows], w.coarse[rows], w.fine[rows], w.future, w.later
-            *results, part = gradients(
-                dys[rows], xs[rows], steps[rows], *decays, Bs[rows], Cs[rows], Dg, kept[rows], ends
+            *blocks, part = gradients(
+                dys[rows], xs[rows], steps[rows], *decays, Bs[rows], Cs[rows], Dg, states, ends
             )
-            for whole, block in zip((dxs, dBs, dCs, near, far, between, out, through), results, strict=True):
-                whole[rows] = block
+            wholes = [cut.put(whole, rows, block) for whole, block in zip(wholes, blocks, strict=True)]
             if part is not None:
                 dD += part
 
-        dstep = near + far * w.to_end
-        # A log decay weighs on every pair of an input before its step and an output from it on. In order: the output
-        # lies after the chunk; the input before the chunk; both within it; both outside of it.
-        ddecay = kernels.sum_of_earlier(far * w.leave) + kernels.sum_from_here(out) + between
-        ddecay = ddecay + (through * w.total)[:, None]
-        return (
-            cut.unfold(dxs, heads=True),
-            cut.unfold(dstep, heads=True),
-            cut.unfold(ddecay, heads=True),
-            cut.unfold(dBs),
-            cut.unfold(dCs),
-            dD.flatten(0, 1),
-            dstate.flatten(1, 2),
-        )
+        dx, dB, dC, near, far, between, out, through = wholes
+        # A log decay weighs on every pair of an input before its step and an output from it on. In this order: both
+        # lie within the chunk, the output after it, the input before it, both outside of it.
+        dstep, ddecay = near, between
+        if far is not None:
+            dstep, ddecay = dstep + far * w.to_end, ddecay + kernels.sum_of_earlier(far * w.leave)
+        if out is not None:
+            ddecay = ddecay + kernels.sum_from_here(out)
+        if through is not None:
+            ddecay = ddecay + (through * w.total)[:, None]
+        dx, dstep, ddecay = (cut.unfold(t, heads=True) for t in (dx, dstep, ddecay))
+        return dx, dstep, ddecay, cut.unfold(dB), cut.unfold(dC), dD.flatten(0, 1), dstate.flatten(1, 2)
 
 
 @ssd_backward.register_fake
-def _(dy, dlast, x, step, decay, B, C, D, kept, chunk, compiled):
+def _(dy, dlast, x, step, decay, B, C, D, kept, started, chunk, compiled):
+    b, _, h, p = x.shape
     like = (x, step, decay, B, C)
-    return (*(t.new_empty(t.shape) for t in like), dlast.new_empty(x.shape[2:]), dlast.new_empty(dlast.shape))
+    return (*(t.new_empty(t.shape) for t in like), step.new_empty(h, p), step.new_empty(b, h, p, B.shape[3]))
 
 
 def _setup_context(ctx, inputs, output) -> None:
-    *tensors, _, chunk, compiled, _ = inputs  # all but the initial state
+    *tensors, start, chunk, compiled, _ = inputs
     ctx.save_for_backward(*tensors, output[2])
-    ctx.chunk, ctx.compiled = chunk, compiled
+    ctx.options = start is not None, chunk, compiled
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx, dy, dlast, _):
     x, step, decay, B, C, D, kept = ctx.saved_tensors
-    b, (_, g, r, p, n) = x.shape[0], kept.shape
     dy = torch.zeros_like(x) if dy is None else dy.to(x.dtype)
-    dlast = kept.new_zeros(b, g * r, p, n) if dlast is None else dlast
-    grads = ssd_backward(dy, dlast, x, step, decay, B, C, D, kept, ctx.chunk, ctx.compiled)
+    grads = ssd_backward(dy, dlast, x, step, decay, B, C, D, kept, *ctx.options)
     dx, dstep, ddecay, dB, dC, dD, dstart = grads
-    return dx, dstep, ddecay, dB, dC, None if D is None else dD, dstart, None, None, None
+    started, *_ = ctx.options
+    return dx, dstep, ddecay, dB, dC, None if D is None else dD, dstart if started else None, None, None, None
 
 
 ssd_forward.register_autograd(_backward, setup_context=_setup_context)
@@ -262,8 +263,8 @@ class _Cut:
     """How (b, L, ...) is laid out as (N, Q, ...) with N = b K chunks, and in which blocks these are worked on."""
 
     def __init__(self, x: Tensor, B: Tensor, chunk: int, compiled: bool):
-        self.b, self.L, h, _ = x.shape
-        self.g, self.r = B.shape[2], h // B.shape[2]
+        self.b, self.L, h, self.p = x.shape
+        self.g, self.r, self.n = B.shape[2], h // B.shape[2], B.shape[3]
         self.Q = _chunk_size(self.L, chunk, compiled)
         self.K = -(-self.L // self.Q)
         self.N = self.b * self.K
@@ -281,7 +282,21 @@ class _Cut:
 
     def unfold(self, t: Tensor, heads: bool = False) -> Tensor:
         t = (t.flatten(2, 3) if heads else t).unflatten(0, (self.b, self.K)).flatten(1, 2)
-        return t if t.shape[1] == self.L else t[:, : self.L].contiguous()
+        return t[:, : self.L].contiguous()
+
+    def state(self, given: Tensor | None, like: Tensor) -> Tensor:
+        """The state, or gradient of one, to begin with, zero if none is given: (b, g, r, p, n)."""
+        if given is None:
+            return like.new_zeros(self.b, self.g, self.r, self.p, self.n)
+        return given.unflatten(1, (self.g, self.r)).clone()
+
+    def put(self, whole: Tensor | None, rows: slice, block: Tensor | None) -> Tensor | None:
+        """A block's result in its place among those of all chunks; without a copy if there is but one block."""
+        if block is None or block.shape[0] == self.N:
+            return block
+        whole = block.new_empty(self.N, *block.shape[1:]) if whole is None else whole
+        whole[rows] = block
+        return whole
 
     def blocks(self) -> Iterator[tuple[slice, slice, int]]:
         """Rows of N, the sequences they belong to, and how many chunks of each: a part of one or several whole ones.

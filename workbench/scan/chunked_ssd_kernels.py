@@ -118,16 +118,17 @@ def outputs(
     B: Tensor,
     C: Tensor,
     D: Tensor | None,
-    states: Tensor,
+    states: Tensor | None,
 ) -> Tensor:
-    """y (N, Q, g, r, p) from the states (N, g, r, p, n) that enter the chunks."""
+    """y (N, Q, g, r, p) from the states (N, g, r, p, n) that enter the chunks; None if they are zero."""
     acc, half = step.dtype, x.dtype
     C = C.transpose(1, 2)  # (N, g, Q, n)
     scores = C @ B.permute(0, 2, 3, 1)  # (N, g, Q, Q), shared by the heads of the group
     mix = (scores.to(acc)[:, :, None] * _decay_matrix(coarse, fine, future)).to(half)
-    near = (mix @ _by_head(x, step)).to(acc).permute(0, 3, 1, 2, 4)
-    far = (C @ states.to(half).flatten(2, 3).mT).to(acc).transpose(1, 2).unflatten(3, x.shape[3:])
-    y = (far * enter[..., None]).add_(near)
+    y = (mix @ _by_head(x, step)).to(acc).permute(0, 3, 1, 2, 4)
+    if states is not None:
+        far = (C @ states.to(half).flatten(2, 3).mT).to(acc).transpose(1, 2).unflatten(3, x.shape[3:])
+        y = (far * enter[..., None]).add_(y)
     if D is not None:
         y = y.addcmul_(x.to(acc), D)
     return y.to(half)
@@ -146,14 +147,15 @@ def gradients(
     B: Tensor,
     C: Tensor,
     D: Tensor | None,
-    states: Tensor,
-    ends: Tensor,
-) -> tuple[Tensor, ...]:
-    """dx, dB, dC, five products for the gradients of steps and log decays, and dD.
+    states: Tensor | None,
+    ends: Tensor | None,
+) -> tuple[Tensor | None, ...]:
+    """dx, dB, dC, five products for the gradients of steps and log decays, and dD; None for what is zero.
 
-    states and ends (N, g, r, p, n): the state entering a chunk, the gradient of the state leaving it. The products:
-    of each input with what its chunk's outputs and what the leaving state ask of it, of the pairs that lie around a
-    step, of each output with the entering state (these (N, Q, g, r)), of the entering state and the leaving gradient.
+    states and ends (N, g, r, p, n): the state entering a chunk, the gradient of the state leaving it; None if they
+    are zero. The products: of each input with what its chunk's outputs and what the leaving state ask of it, of the
+    pairs that lie around a step, of each output with the entering state (all these (N, Q, g, r)), and of the entering
+    state with the leaving gradient (N, g, r).
     """
     acc, half = step.dtype, x.dtype
     r, p = x.shape[3:]
@@ -168,21 +170,24 @@ def gradients(
     dscores = pairs.sum(2).to(half)  # (N, g, Q, Q)
     between = _sum_between(pairs * scores, later).permute(0, 3, 1, 2)
 
-    # Outputs from the state that entered.
-    drawn = (dY @ states.to(half)).to(acc) * enter.permute(0, 2, 3, 1)[..., None]  # (N, g, r, Q, n)
-    out = (drawn * Cg.to(acc)[:, :, None]).sum(-1).permute(0, 3, 1, 2)
-    dC = drawn.sum(2) + (dscores @ Bg).to(acc)
-
-    # Inputs to the state that leaves.
-    flat = ends.to(half).flatten(2, 3)  # (N, g, r p, n)
-    dB = (_by_group(x, leave) @ flat).to(acc) + (dscores.mT @ Cg).to(acc)
-    asked = (Bg @ flat.mT).to(acc).transpose(1, 2).unflatten(3, (r, p))  # (N, Q, g, r, p)
-
-    near, far, through = (x * dX).sum(-1), (x * asked).sum(-1), (states * ends).sum((-1, -2))
-    dx = (asked * leave[..., None]).addcmul_(dX, step[..., None])
-    dD = (dy.to(acc) * x.to(acc)).sum((0, 1)) if D is not None else None
+    near, far, out, through = (x * dX).sum(-1), None, None, None
+    dx, dB, dC = dX * step[..., None], (dscores.mT @ Cg).to(acc), (dscores @ Bg).to(acc)
+    if states is not None:  # outputs from the state that entered
+        drawn = (dY @ states.to(half)).to(acc) * enter.permute(0, 2, 3, 1)[..., None]  # (N, g, r, Q, n)
+        out = (drawn * Cg.to(acc)[:, :, None]).sum(-1).permute(0, 3, 1, 2)
+        dC = dC + drawn.sum(2)
+    if ends is not None:  # inputs to the state that leaves
+        flat = ends.to(half).flatten(2, 3)  # (N, g, r p, n)
+        dB = dB + (_by_group(x, leave) @ flat).to(acc)
+        asked = (Bg @ flat.mT).to(acc).transpose(1, 2).unflatten(3, (r, p))  # (N, Q, g, r, p)
+        far = (x * asked).sum(-1)
+        dx = (asked * leave[..., None]).add_(dx)
+    if states is not None and ends is not None:
+        through = (states * ends).sum((-1, -2))
+    dD = None
     if D is not None:
         dx = dx.addcmul_(dy.to(acc), D)
+        dD = (dy.to(acc) * x.to(acc)).sum((0, 1))
     dx, dB, dC = (t.to(half) for t in (dx, dB.transpose(1, 2), dC.transpose(1, 2)))
     return dx, dB, dC, near, far, between, out, through, dD
 
