@@ -55,7 +55,6 @@ def _softplus(x):
 
 @triton.jit
 def _read(row, channels, seen):
-    """One step's values of a tensor (b, L, d) for this program's channels, zero beyond the sequence's end."""
     return tl.load(row + channels, mask=seen, other=0.0).to(tl.float32)
 
 
@@ -331,8 +330,7 @@ def scan_triton(
     args = (u, delta, A, B, C, D, z, delta_bias, initial_state, delta_decay)
     if (why := supports(*args, softplus)) is not None:
         raise ParameterError(f"scan_triton: {why}")
-    b, L, d = u.shape
-    n = A.shape[1]
+    (b, L, d), n = u.shape, A.shape[1]
     with torch.autocast(u.device.type, enabled=False):
         f32 = {"dtype": torch.float32, "device": u.device}
         D, bias = (torch.zeros(d, **f32) if t is None else t.to(**f32).contiguous() for t in (D, delta_bias))
@@ -386,8 +384,7 @@ def selective_forward(
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """out (b, L, d), last state (b, d, n), and with `save` the states at chunk starts (b, chunks, d, n)."""
-    b, L, d = u.shape
-    n = int(A.shape[1])
+    (b, L, d), n = u.shape, int(A.shape[1])
     out = u.new_empty(b, L, d)
     last = torch.empty_like(start)
     saved = start.new_empty(b, triton.cdiv(L, CHUNK) if save else 0, d, n)
@@ -417,8 +414,7 @@ def selective_backward(
     softplus: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of u, delta, z, decay, A, B, C, D, bias and start; those of an absent z or decay are empty."""
-    b, L, d = u.shape
-    n = int(A.shape[1])
+    (b, L, d), n = u.shape, int(A.shape[1])
     cut = tile(b, d, n)
     programs = triton.cdiv(d, cut["DL"])
     du, ddelta = u.new_empty(b, L, d), delta.new_empty(b, L, d)

@@ -12,7 +12,7 @@ carried as two float32 numbers. All exponents are <= 0 and masked before exp: no
 The backward kernel walks the chunks from the last to the first with the gradient of the state. What it must add over
 heads and channel blocks is written once per program and added afterwards in a fixed order: no atomics, same bits.
 
-Source: Dao and Gu 2024, "Transformers are SSMs", section 6 (block decomposition); one pass instead of its five kernels.
+Source: Dao and Gu 2024, "Transformers are SSMs", section 6 (block decomposition), in one pass.
 """
 
 from __future__ import annotations
@@ -39,7 +39,12 @@ def _running_sum(a):
     s = tl.cumsum(a, 0)
     total = tl.sum(a, 0)
     high, total_high = s.to(tl.float32), total.to(tl.float32)
-    return high, (s - high.to(tl.float64)).to(tl.float32), total_high, (total - total_high.to(tl.float64)).to(tl.float32)
+    return (
+        high,
+        (s - high.to(tl.float64)).to(tl.float32),
+        total_high,
+        (total - total_high.to(tl.float64)).to(tl.float32),
+    )
 
 
 @triton.jit
@@ -64,7 +69,8 @@ def forward_kernel(
     x, step, decay, B, C, D, start, y, last, saved,
     L, h: tl.constexpr, p: tl.constexpr, g: tl.constexpr, n: tl.constexpr,
     row_x: tl.constexpr, row_B: tl.constexpr, row_C: tl.constexpr,
-    Q: tl.constexpr, PB: tl.constexpr, N: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr, SAVE: tl.constexpr,
+    Q: tl.constexpr, PB: tl.constexpr, N: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+    SAVE: tl.constexpr,
 ):  # fmt: skip
     """y, the last state, and with SAVE the states at chunk starts; a program per (batch and head, channel block)."""
     batch, head, group, steps, ch, st = _place(h, g, p, n, Q, PB, N)
@@ -102,7 +108,9 @@ def forward_kernel(
         out += skip[None, :] * x_c.to(tl.float32)
         tl.store(y + rows[:, None] * h * p + ch[None, :], out, mask=is_x)
 
-        kept = tl.exp2((end - high) + (end_low - low)) * dt  # what is left of each step's input at the chunk's end
+        kept = (
+            tl.exp2((end - high) + (end_low - low)) * dt
+        )  # what is left of each step's input at the chunk's end
         S *= tl.exp2(end + end_low)
         S = tl.dot(tl.trans((x_c * kept[:, None]).to(DOT)), B_c, S, input_precision=PRECISION)
     tl.store(last + state + tile, S, mask=is_tile)
@@ -174,7 +182,7 @@ def backward_kernel(
 
         # Paths from the chunk's start to its outputs.
         grad_C = tl.dot(dy_c, S, input_precision=PRECISION) * from_start[:, None]
-        C_f = tl.load(C + rows[:, None] * row_C + st[None, :], mask=is_n, other=0.0).to(tl.float32)  # see below
+        C_f = tl.load(C + rows[:, None] * row_C + st[None, :], mask=is_n, other=0.0).to(tl.float32)
         paths_to += tl.sum(grad_C * C_f, 1)
         grad_C = tl.dot(d_scores, B_c, grad_C, input_precision=PRECISION)
         tl.store(dC + rows[:, None] * (h * blocks * n) + st[None, :], grad_C, mask=is_n)
@@ -209,7 +217,9 @@ def backward_kernel(
     tl.store(dD + (batch * h + head) * p + ch, sum_D, mask=ch < p)
 
 
-INTERPRETED = not isinstance(forward_kernel, triton.runtime.JITFunction)  # TRITON_INTERPRET=1 when this was imported
+INTERPRETED = not isinstance(
+    forward_kernel, triton.runtime.JITFunction
+)  # TRITON_INTERPRET=1 when this was imported
 if INTERPRETED:
 
     def wrap_triton(kernel):
@@ -227,6 +237,9 @@ def supports(
         return f"the Triton kernels hold at most {MAX_STATE} states, not {B.shape[3]}"
     if x.numel() == 0 or B.shape[3] == 0:
         return "the Triton kernels need at least one element"
+    longest_row = max(x.stride(1), B.stride(1), C.stride(1), 4 * x.shape[2] * max(x.shape[3], B.shape[3]))
+    if x.shape[1] * longest_row >= 2**31:
+        return f"the Triton kernels count in 32 bits within a sequence, too few for length {x.shape[1]}"
     if x.device.type == "cpu" and not INTERPRETED:
         return "Triton kernels need a GPU, the tensors are on the CPU"
     return None
@@ -250,8 +263,9 @@ def ssd_triton(
 ) -> tuple[Tensor, Tensor]:
     """SSD, arguments and results as in `reference.ssd_reference`; float32, bfloat16 or float16.
 
-    `chunk` is a wish: the kernels take the power of two below it, from 16 to 64. Decays, sums and states are float32
-    or better; matrix products take bfloat16 inputs as they are, float16 as tf32, float32 in three tf32 parts.
+    `chunk` is a wish: the kernels take the power of two below it, from 16 to 64 (to 32 unless x is bfloat16). Decays,
+    sums and states are float32 or better; matrix products take bfloat16 as it is, float16 as tf32, and float32 as
+    float32, without tensor cores.
     """
     args = (x, dt, A, B, C, D, z, dt_bias, initial_state, log_decay, seq_idx)
     if (why := supports(*args, softplus, dt_limit, chunk)) is not None:
@@ -268,11 +282,14 @@ def ssd_triton(
             new = F.pad(seq_idx[:, 1:] != seq_idx[:, :-1], (1, 0))
             decay = decay.masked_fill(new[:, :, None], RESET)
 
-        start = x.new_zeros(b, h, p, n, dtype=torch.float32) if initial_state is None else initial_state.float()
+        start = (
+            x.new_zeros(b, h, p, n, dtype=torch.float32) if initial_state is None else initial_state.float()
+        )
         skip = x.new_zeros(h, p, dtype=torch.float32) if D is None else D.float().reshape(h, -1).expand(h, p)
         save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in args)
         B, C = (_rows(t.to(x.dtype)) for t in (B, C))
-        length = min(max(chunk, 16), 64, max(triton.next_power_of_2(L), 16))
+        longest = 64 if x.dtype == torch.bfloat16 else 32
+        length = max(min(chunk, longest, triton.next_power_of_2(L)), 16)
         length = 1 << (length.bit_length() - 1)
         flat = (t.contiguous() for t in (step, decay))
         y, last, _ = ssd_forward(_rows(x), *flat, B, C, skip.contiguous(), start.contiguous(), length, save)
@@ -291,16 +308,18 @@ def _rows(t: Tensor) -> Tensor:
 def _sizes(x: Tensor, B: Tensor, C: Tensor, chunk: int) -> dict:
     """The kernels' compile-time arguments."""
     b, _, h, p = x.shape
+    half = x.dtype == torch.bfloat16
     N = max(triton.next_power_of_2(int(B.shape[3])), 16)
-    PB = min(max(triton.next_power_of_2(int(p)), 16), 64 if x.dtype == torch.bfloat16 and N <= 128 else 32)
-    while PB > 16 and b * h * triton.cdiv(p, PB) < BUSY:
+    PB = min(max(triton.next_power_of_2(int(p)), 16), 64 if half and N <= 128 else 32)
+    while PB > 16 and b * h * triton.cdiv(p, PB) < BUSY:  # too few programs: narrower blocks of channels
         PB //= 2
     sizes = {"h": h, "p": p, "g": B.shape[2], "n": B.shape[3]}
     sizes |= {"row_x": x.stride(1), "row_B": B.stride(1), "row_C": C.stride(1), "Q": chunk, "PB": PB, "N": N}
     sizes = {name: int(size) for name, size in sizes.items()}
-    sizes["DOT"] = tl.bfloat16 if x.dtype == torch.bfloat16 and not INTERPRETED else tl.float32
-    sizes["PRECISION"] = "tf32x3" if x.dtype == torch.float32 else "tf32"
-    return sizes | {"num_warps": 4 if N <= 64 else 8}
+    sizes["DOT"] = (
+        tl.bfloat16 if half and not INTERPRETED else tl.float32
+    )  # the interpreter multiplies no bfloat16
+    return sizes | {"PRECISION": "ieee" if x.dtype == torch.float32 else "tf32"}
 
 
 @triton_op("workbench::ssd_forward", mutates_args={})
@@ -322,7 +341,10 @@ def ssd_forward(
     saved = start.new_empty(b, triton.cdiv(L, chunk) if save else 0, *start.shape[1:])
     sizes = _sizes(x, B, C, chunk)
     grid = (b * h, triton.cdiv(p, sizes["PB"]))
-    wrap_triton(forward_kernel)[grid](x, step, decay, B, C, D, start, y, last, saved, L, **sizes, SAVE=save)
+    warps = 4 if x.dtype == torch.bfloat16 and sizes["N"] <= 64 else 8
+    wrap_triton(forward_kernel)[grid](
+        x, step, decay, B, C, D, start, y, last, saved, L, **sizes, SAVE=save, num_warps=warps, num_stages=2
+    )
     return y, last, saved
 
 
@@ -349,8 +371,9 @@ def ssd_backward(
     dB, dC = (step.new_empty(b, L, g, h // g * blocks, n) for _ in range(2))
     dD, dstart = step.new_empty(b, h, p), torch.empty_like(dlast)
     wrap_triton(backward_kernel)[(b * h, blocks)](
-        x, step, decay, B, C, D, saved, dy, dlast, dx, dstep, ddecay, dB, dC, dD, dstart, L, **sizes
-    )
+        x, step, decay, B, C, D, saved, dy, dlast, dx, dstep, ddecay, dB, dC, dD, dstart, L, **sizes,
+        num_warps=8, num_stages=1,
+    )  # fmt: skip
     return dx, dstep.sum(3), ddecay.sum(3), dB.sum(3).to(B.dtype), dC.sum(3).to(C.dtype), dD.sum(0), dstart
 
 
