@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from workbench.errors import ManifoldError
 from workbench.manifolds import Euclidean, Lorentz, PoincareBall, make
-from workbench.manifolds.nearest import code_table, disk, nearest, nearest_code
+from workbench.manifolds.nearest import Prepared, code_table, disk, nearest, nearest_code
 
 names = st.sampled_from(("euclidean", "poincare", "lorentz"))
 seeds = st.integers(0, 10_000)
@@ -29,6 +29,15 @@ def test_it_is_the_argmin_of_the_distance_and_returns_that_distance(name, c, d, 
     every = m.dist(x.unsqueeze(1), codes)
     assert torch.equal(index, every.argmin(-1))
     assert torch.allclose(distance, every.amin(-1), rtol=1e-12)
+
+
+@quick
+@given(names, st.sampled_from((0.2, 3.0)), st.integers(1, 6), seeds)
+def test_prepared_points_have_the_distances_of_the_manifold(name, c, d, seed):
+    m = make(name, c)
+    x, codes = cloud(m, 30, d, seed), cloud(m, 5, d, seed + 1)
+    found = Prepared(m, x).distances(codes)
+    assert torch.allclose(found, m.dist(x.unsqueeze(1), codes), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("c", [0.5, 1.0])

@@ -10,13 +10,7 @@ from hypothesis import strategies as st
 
 from workbench.errors import CheckpointError, DataError, ManifoldError, ParameterError
 from workbench.manifolds import Euclidean, Lorentz, PoincareBall, make
-from workbench.models.residual_quantizer import (
-    ResidualQuantizer,
-    capacity,
-    compose,
-    deduplicate,
-    uniqueness,
-)
+from workbench.models.residual_quantizer import ResidualQuantizer, compose
 
 SPACES = ("euclidean", "poincare", "lorentz")
 pytestmark = pytest.mark.filterwarnings("ignore:.*levels of")
@@ -302,6 +296,15 @@ def test_the_first_training_batch_fits_the_codebooks():
     assert bool(a.fitted)
 
 
+def test_an_empty_batch_teaches_nothing():
+    m = PoincareBall()
+    q = fitted(m, cloud(m))
+    before = {k: v.clone() for k, v in q.state_dict().items()}
+    out = q(torch.zeros(0, 4))
+    assert out.codes.shape == (0, 3) and out.losses.tolist() == [0, 0, 0]
+    assert all(torch.equal(v, before[k]) for k, v in q.state_dict().items())
+
+
 @pytest.mark.parametrize("update", ["ema", "gradient"])
 def test_a_dead_code_is_put_on_a_residual_of_its_own_level(update):
     m = PoincareBall()
@@ -380,37 +383,7 @@ def test_broken_files_are_one_sentence(tmp_path):
         ResidualQuantizer.load(path)
 
 
-# -- facts on codes ---------------------------------------------------------------------------------------------
-@quick
-@given(st.integers(1, 60), st.integers(1, 3), st.integers(0, 1000))
-def test_deduplicated_codes_are_unique_and_count_in_order(n, levels, seed):
-    codes = torch.randint(3, (n, levels), generator=torch.Generator().manual_seed(seed))
-    found = deduplicate(codes)
-    assert uniqueness(found) == 1
-    assert torch.equal(found[:, :-1], codes)
-    seen = {}
-    for row in found.tolist():
-        key = tuple(row[:-1])
-        assert row[-1] == seen.get(key, 0)
-        seen[key] = row[-1] + 1
-    assert uniqueness(codes) == len(seen) / n
-
-
-def test_usage_and_perplexity():
-    q = ResidualQuantizer(Euclidean(), 2, 2, (4, 2))
-    stats = q.stats(torch.tensor([[0, 0], [1, 0], [0, 0], [1, 0]]))
-    assert stats.used == [2, 1]
-    assert stats.utilisation == [0.5, 0.5]
-    assert stats.perplexity == pytest.approx([2.0, 1.0])
-
-
-def test_capacity_is_the_rule_and_violations_are_told_once():
-    found = capacity(PoincareBall(4.0), 16, 1.0, 128, 4)
-    assert found.needed == pytest.approx(15 * 2 * 1.0)
-    assert found.available == pytest.approx(4 * np.log(128))
-    assert not found.ok and "need (dim - 1)" in found.sentence
-    assert capacity(Euclidean(), 16, 100.0, 2, 1).ok
-    assert capacity(1.0, 4, 3.0, (32, 32, 32)).ok
+def test_points_beyond_the_capacity_are_told_once():
     m = PoincareBall()
     q = ResidualQuantizer(m, 8, 1, 4)
     with pytest.warns(UserWarning, match="need"):
@@ -439,7 +412,6 @@ BALL = PoincareBall()
         (lambda q: q.decode(torch.tensor([-1])), DataError, "codes of level 1 run from 0 to 15, got -1"),
         (lambda q: q.decode(torch.tensor([0, 0, 0, 0])), DataError, "from 1 to 3 entries"),
         (lambda q: q.decode(torch.tensor([0.0])), DataError, "whole numbers"),
-        (lambda q: deduplicate(torch.zeros(3)), DataError, r"shape \(N, levels\)"),
         (lambda q: ResidualQuantizer(BALL, 0), ParameterError, "dim must be a positive whole number"),
         (lambda q: ResidualQuantizer(BALL, 3, 2, (4, 4, 4)), ParameterError, "2 of them"),
         (lambda q: ResidualQuantizer(BALL, 3, order="lef"), ParameterError, "did you mean 'left'"),

@@ -14,9 +14,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from workbench.errors import ManifoldError
-from workbench.manifolds.numerics import dot
+from workbench.manifolds.numerics import dot, sqrt
 
-BLOCK = 2**19  # entries of one block of scores: 2 to 4 MB, which stays in a core's cache
+BLOCK = 2**17  # scores at a time on a CPU: half a megabyte stays in a core's cache, and is not paged in anew
 
 
 class CodeTable(NamedTuple):
@@ -29,6 +29,13 @@ class CodeTable(NamedTuple):
         return CodeTable(self.weights.to(dtype), self.bias.to(dtype))
 
 
+def _disk_and_gap(manifold, x: Tensor) -> tuple[Tensor, Tensor]:
+    x = x.to(torch.float64)
+    if manifold.name == "euclidean":
+        return x, torch.ones_like(x[..., :1])
+    return manifold._disk(x, torch.float64)
+
+
 def disk(manifold, x: Float[Tensor, "... n"]) -> Float[Tensor, "... d"]:
     """Coordinates of points in the ball chart, in the dtype of x; flat points are themselves."""
     return manifold._disk(x, x.dtype)[0] if manifold.name == "lorentz" else x
@@ -36,21 +43,37 @@ def disk(manifold, x: Float[Tensor, "... n"]) -> Float[Tensor, "... d"]:
 
 def code_table(manifold, codes: Float[Tensor, "k n"]) -> CodeTable:
     """The table of K codes that `nearest_code` multiplies with, float64."""
-    codes = codes.to(torch.float64)
-    flat = manifold.name == "euclidean"
-    b, g = (codes, torch.ones_like(codes[:, :1])) if flat else manifold._disk(codes, torch.float64)
+    b, g = _disk_and_gap(manifold, codes)
     square = dot(b, b)
     return CodeTable(torch.cat([-2 * b, torch.ones_like(g)], -1).div(g).mT.contiguous(), (square / g)[:, 0])
+
+
+class Prepared:
+    """Points from which distances are asked again and again: distances(codes) is (N, K), float64, as `cdist` gives
+    them and to the same accuracy, without reading the points anew."""
+
+    def __init__(self, manifold, x: Float[Tensor, "n k"]):
+        self.manifold = manifold
+        b, self.gap = _disk_and_gap(manifold, x)
+        self.lifted = torch.cat([b, dot(b, b)], -1)
+
+    def distances(self, codes: Float[Tensor, "k n"]) -> Float[Tensor, "n k"]:
+        weights, bias = code_table(self.manifold, codes)
+        square = torch.addmm(bias, self.lifted, weights).div_(self.gap).clamp_min_(0)
+        if self.manifold.name == "euclidean":
+            return square.sqrt_()
+        root = sqrt(self.manifold.c.detach())
+        return square.sqrt_().mul_(root).asinh_().mul_(2 / root)
 
 
 def nearest_code(b: Float[Tensor, "n d"], table: CodeTable, chunk: int = 8192) -> Int[Tensor, " n"]:
     """Row by row the code of the least score; computed in the dtype of b, which are disk coordinates.
 
-    At most `chunk` rows, and at most about 500,000 scores, exist at a time. In float32 the answer differs from
+    At most `chunk` rows of scores exist at a time, on a CPU fewer. In float32 the answer differs from
     float64 only between codes whose distances agree to about 1e-6·exp(√c r), r being the distance to the origin.
     """
     weights, bias = table.to(b.dtype)
-    rows = max(1, min(chunk, BLOCK // max(1, len(bias))))
+    rows = max(1, min(chunk, BLOCK // len(bias)) if b.device.type == "cpu" else chunk)
     lifted = torch.cat([b, dot(b, b)], -1)
     found = torch.empty(len(b), dtype=torch.int64, device=b.device)
     for start in range(0, len(b), rows):

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from workbench.errors import DataError, ParameterError
-from workbench.manifolds.nearest import code_table, disk, nearest_code
+from workbench.manifolds.nearest import Prepared, code_table, disk, nearest_code
 from workbench.threads import one_thread
 
 
@@ -80,9 +80,9 @@ def group_centroids(x: Tensor, w: Tensor, manifold, index: Tensor, old: Tensor) 
 def _seeds(x: Tensor, w: Tensor, manifold, k: int, generator: torch.Generator) -> Tensor:
     """k different rows: the first by weight, each other by weight times the squared distance to those before."""
     chosen = [_draw(w, generator)]
-    nearest = torch.full_like(w, torch.inf)
+    nearest, points = torch.full_like(w, torch.inf), Prepared(manifold, x)
     for _ in range(k - 1):
-        nearest = torch.minimum(nearest, manifold.cdist(x, x[chosen[-1]].unsqueeze(0)).squeeze(1).square())
+        nearest = torch.minimum(nearest, points.distances(x[chosen[-1:]]).squeeze(1).square())
         nearest[chosen] = 0
         p = nearest * w
         if not p.sum() > 0:  # all points are seeds already, or copies of one: any other row

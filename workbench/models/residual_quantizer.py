@@ -222,9 +222,9 @@ class ResidualQuantizer(nn.Module):
             self.clipped += out.sum()
         return inside
 
-    def _look_up(self, r: Tensor, level: int, chunk: int = 8192) -> Tensor:
+    def _look_up(self, r: Tensor, level: int) -> Tensor:
         """The nearest code of a level, compared in the dtype of r."""
-        return nearest_code(disk(self.metric, r.detach()), self.books[level].frozen(r.dtype)[1], chunk)
+        return nearest_code(disk(self.metric, r.detach()), self.books[level].frozen(r.dtype)[1])
 
     # -- codes --------------------------------------------------------------------------------------------
     @property
@@ -233,7 +233,7 @@ class ResidualQuantizer(nn.Module):
         return [book.frozen()[0] for book in self.books]
 
     @torch.no_grad()
-    def encode(self, x: Float[Tensor, "... n"], chunk: int = 8192) -> Int[Tensor, "... levels"]:
+    def encode(self, x: Float[Tensor, "... n"], chunk: int = 2048) -> Int[Tensor, "... levels"]:
         """Codes, int64; float64 points are worked on in float64, others in float32, which is faster and right up
         to near ties, at radii up to about 8/√c.
 
@@ -245,7 +245,7 @@ class ResidualQuantizer(nn.Module):
         for start in range(0, len(flat), chunk):
             r = flat[start : start + chunk]
             for level, book in enumerate(self.books):
-                index = codes[start : start + chunk, level] = self._look_up(r, level, chunk)
+                index = codes[start : start + chunk, level] = self._look_up(r, level)
                 if level + 1 < self.levels:
                     r = self._residual(r, book.frozen(dtype)[0][index])
         return codes.reshape(*x.shape[:-1], self.levels)
@@ -351,15 +351,16 @@ class ResidualQuantizer(nn.Module):
             self.fit(x.detach().reshape(-1, x.shape[-1]))
         z, dtype = self._enter(x), enter(x=x)[1]
         r, codes, parts, losses = z, [], [], []
-        generator = self._next_generator() if self.training else None
+        learning = self.training and len(z) > 0
+        generator = self._next_generator() if learning else None
         for level, book in enumerate(self.books):
-            if self.training:
+            if learning:
                 self.revived += book.revive(r.detach(), self.revive_below, generator)
             index = self._look_up(r, level)
             live = book.points()[index]
             q = live.detach()
             losses.append(self._loss(r, live))
-            if self.training:
+            if learning:
                 book.observe(r.detach(), index, self.decay, move=self.update == "ema")
             codes.append(index)
             parts.append(q)
@@ -373,8 +374,10 @@ class ResidualQuantizer(nn.Module):
         return Quantized(quantized, torch.stack(codes, -1).reshape(*shape, self.levels), torch.stack(losses))
 
     def _loss(self, r: Tensor, q: Tensor) -> Tensor:
-        loss = self.commitment * self.manifold.dist2(r, q.detach()).mean()
-        return loss + self.manifold.dist2(r.detach(), q).mean() if self.update == "gradient" else loss
+        loss = self.commitment * self.manifold.dist2(r, q.detach())
+        if self.update == "gradient":
+            loss = loss + self.manifold.dist2(r.detach(), q)
+        return loss.sum() / max(1, len(r))
 
     def _is_fitted(self) -> bool:
         self._ready = self._ready or bool(self.fitted)
