@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.errors import ManifoldError
-from workbench.manifolds.numerics import Scalar, dot, safe_sqrt, sqrt
+from workbench.manifolds.numerics import Scalar, dot, norm, safe_sqrt, sqrt
 
 _TINY = 2.0**-1000
 
@@ -277,3 +277,35 @@ class Curved(Space):
         mass = torch.maximum(time.square() - c * dot(space, space), weight.square()).clamp_min(_TINY).sqrt()
         up = time + mass
         return self._from_disk(space / up, 2 * mass / up)
+
+    # -- hyperplanes --------------------------------------------------------------------------------------
+    def plane_distances(
+        self, x: Float[Tensor, "... n"], weight: Float[Tensor, "k d"], bias: Float[Tensor, " k"] | None = None
+    ) -> Float[Tensor, "... k"]:
+        """|w_k| times the signed distance of x from hyperplane k; <w_k, x> + b_k in flat space.
+
+        Plane k crosses the ray of w_k at the signed distance -b_k/|w_k| from the origin, at right angles.
+        Source: Shimizu et al., Hyperbolic Neural Networks++ (2021), section 3.1 (z = w/2, r = -b/(2|w|)); written
+        here in hyperboloid coordinates, where it is one matrix product in every chart.
+        """
+        (x,), dtype = enter(x=x)
+        root, planes, w = sqrt(self._c), self.moments(x), weight.to(torch.float64)
+        length = norm(w).squeeze(-1)
+        safe = length.clamp_min(1e-30)
+        side = root * (planes[..., 2:] @ w.mT) / safe
+        if bias is not None:
+            # Beyond 300 the plane is out of sight of every point, and sinh would soon overflow.
+            shift = (root * bias.to(torch.float64) / safe).clamp(-300.0, 300.0)
+            side = side * shift.cosh() + planes[..., 1:2] * shift.sinh()
+        return (length * side.asinh() / root).to(dtype)
+
+    def from_plane_distances(self, v: Float[Tensor, "... d"]) -> Float[Tensor, "... n"]:
+        """The point whose signed distance from each coordinate plane through the origin is v_k; v in flat space.
+
+        Source: Shimizu et al. (2021), section 3.2.
+        """
+        (v,), dtype = enter(v=v)
+        root = sqrt(self._c)
+        s = (root * v).clamp(-300.0, 300.0).sinh()  # far beyond the last radius that coordinates resolve
+        up = 1 + (1 + dot(s, s)).sqrt()
+        return self.projx(self._from_disk(s / (root * up), 2 / up).to(dtype))

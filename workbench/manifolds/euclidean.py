@@ -144,6 +144,14 @@ class Euclidean(Space, geoopt.Euclidean):
         """Mean of the points of whose `moments` this is the weighted sum; the origin for no weight at all."""
         return total[..., 1:] / total[..., :1].clamp_min(2.0**-1000)
 
+    def plane_distances(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """<w_k, x> + b_k: |w_k| times the signed distance of x from hyperplane k."""
+        return torch.nn.functional.linear(x, weight, bias)
+
+    def from_plane_distances(self, v: Tensor) -> Tensor:
+        """v."""
+        return v
+
     def projx(self, x: Tensor, *, dim: int = -1) -> Tensor:
         return x
 
