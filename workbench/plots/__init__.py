@@ -1,8 +1,10 @@
 """Pictures: pure functions from numpy arrays to plotly figures, in one look, and to files."""
 
+from workbench.plots.codes import cells, sunburst
 from workbench.plots.compose import side_by_side
 from workbench.plots.curves import curvature_sweep, lines, training_curve
 from workbench.plots.disk import disk
+from workbench.plots.drift import drift
 from workbench.plots.export import compact, find_browser, write
 from workbench.plots.labels import hover_texts, place_labels
 from workbench.plots.scans import matrix
@@ -15,10 +17,12 @@ __all__ = [
     "PALETTE",
     "TEMPLATE",
     "bars",
+    "cells",
     "circles",
     "compact",
     "curvature_sweep",
     "disk",
+    "drift",
     "find_browser",
     "geodesics",
     "heatmap",
@@ -28,6 +32,7 @@ __all__ = [
     "matrix",
     "place_labels",
     "side_by_side",
+    "sunburst",
     "table",
     "tiling",
     "training_curve",
