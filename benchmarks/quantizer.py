@@ -5,8 +5,8 @@
 
 Encodes N float32 points with four codebooks of K codes, on one thread, candidates in turns; a ratio is the median
 over rounds of the ratio within a round, in CPU time of the process. "Naive" is what a user of geoopt writes:
-`geoopt.PoincareBall.dist` broadcast over N×K×d, argmin, subtraction by `mobius_add`; its codes are compared with
-ours before any clock runs. ResidualVQ is in eval mode, at the same sizes, with codebooks of its own.
+`geoopt.PoincareBall.dist` broadcast over N×K×d (in slices that fit the memory), argmin, `mobius_add`; its codes are
+compared with ours before any clock runs. ResidualVQ is in eval mode, with codebooks of its own.
 Needs vector-quantize-pytorch: pip install -e '.[bench]'.
 """
 
@@ -31,12 +31,15 @@ from workbench.models import ResidualQuantizer
 
 SIZES = ((4096, 256, 16), (4096, 256, 32), (8192, 1024, 32))  # points, codes a level, dimensions
 LEVELS = 4
+WHOLE = 2**24  # entries of a temporary of the naive form
 RADIUS = 0.9  # mean distance of the points to the origin
 OURS = "HRQ (PoincareBall)"
 
 
 def naive_encode(x: Tensor, books: list[Tensor], ball: geoopt.PoincareBall) -> Tensor:
-    """Codes by broadcast distances: N×K×d temporaries."""
+    """Codes by broadcast distances, N×K×d temporaries; in slices of rows, as a whole they need up to 8 GB."""
+    if x[:, :1].numel() * books[0].numel() > WHOLE:
+        return torch.cat([naive_encode(part, books, ball) for part in x.chunk(2)])
     codes = []
     for book in books:
         index = ball.dist(x.unsqueeze(1), book).argmin(-1)
