@@ -65,6 +65,8 @@ def common_ancestor(h: Hierarchy, nodes: Sequence[int]) -> int | None:
 
 def _common(paths: Ints, nodes: Ints, share: float = 1.0) -> int | None:
     """The lowest node at or above `share` of these; above one half there is at most one at each depth."""
+    if len(nodes) == 1:
+        return int(nodes[0])
     found, rows = None, paths[nodes]
     for at in rows.T:
         known, count = np.unique(at[at >= 0], return_counts=True)
@@ -274,7 +276,7 @@ def decoding_chain(quantizer, x: Tensor, order: str | None = None) -> Tensor:
     order = quantizer.order if order is None else order
     if order not in ORDERS:
         raise ParameterError(f"order must be one of {', '.join(ORDERS)}, but came as {order!r}")
-    manifold, r, parts = quantizer.manifold, x.to(torch.float64), []
+    manifold, r, parts = quantizer.manifold, x.detach().to(quantizer.codebooks[0]), []
     with torch.no_grad():
         for book in quantizer.codebooks:
             flat = r.reshape(-1, r.shape[-1])

@@ -49,7 +49,7 @@ def drift(
     moved = {name: plane.translate(plane.as_complex(chain, name), at) for name, chain in chains.items()}
     reach = 1.04 * max(float(plane.distance(0, np.append(c, start)).max()) for c in moved.values()) or 1.0
     step = next(s for s in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20) if reach <= 7 * s)
-    rings = np.arange(step, reach, step)
+    rings = np.arange(step, 0.97 * reach, step)  # none whose number would stand on the frame
     fig = go.Figure(polyline(join(plane.circle_polyline(0 * rings, rings / reach)), uid="rings", width=1))
     ends = {}
     for k, (name, chain) in enumerate(moved.items()):
