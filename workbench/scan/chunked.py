@@ -22,7 +22,7 @@ from workbench.scan.compiled import compiled
 from workbench.scan.reference import accumulate_dtype
 
 # Steps of a segment: more of them cost compile time and cache, fewer cost calls.
-COMPILED_STEPS, EAGER_STEPS = 32, 16
+COMPILED_STEPS, EAGER_STEPS = 32, 32
 
 
 class Plan(NamedTuple):
@@ -40,7 +40,10 @@ class Plan(NamedTuple):
         return self.chunks * self.steps
 
 
-_COMPILED = (compiled(steps_forward, bulk_forward), compiled(steps_backward, bulk_backward))
+_COMPILED = (
+    compiled(steps_forward, bulk_forward, traced=True),
+    compiled(steps_backward, bulk_backward, traced=True),
+)
 
 
 def _cuts(backend: str, device: str, d: int, n: int) -> tuple[int, int]:

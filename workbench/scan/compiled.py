@@ -43,16 +43,21 @@ def broken() -> str | None:
     return _failure
 
 
-def compiled(fn: Callable, eager: Callable | None = None) -> Compiled:
-    """What `fn` gives, through `torch.compile`; `eager` (default `fn`) answers if that fails."""
-    return Compiled(fn, eager or fn)
+def compiled(fn: Callable, eager: Callable | None = None, *, traced: bool = False) -> Compiled:
+    """What `fn` gives, through `torch.compile`; `eager` (default `fn`) answers if that fails.
+
+    `traced` leaves out torch.compile's front end, whose checks cost some 30 us a call: for functions of tensors,
+    numbers and None that return a tuple of tensors and None, that are called hundreds of times in a row with
+    contiguous tensors, and whose path depends on nothing but the signature. They serve any number of threads.
+    """
+    return Compiled(fn, eager or fn, traced)
 
 
 class Compiled:
     """See `compiled`. Arguments are positional: tensors without gradients, None, bool, int or float."""
 
-    def __init__(self, fn: Callable, eager: Callable) -> None:
-        self.fn, self.eager = fn, eager
+    def __init__(self, fn: Callable, eager: Callable, traced: bool = False) -> None:
+        self.fn, self.eager, self.traced = fn, eager, traced
         self._graphs: dict[Hashable, Callable] = {}
 
     def __call__(self, *args: Any) -> Any:
@@ -70,7 +75,7 @@ class Compiled:
     def _first_call(self, key: Hashable, args: tuple) -> Any:
         _use_cache_dir()
         try:
-            graph = self._new_graph()
+            graph = self._new_graph(args)
             try:
                 result = graph(*args)
             except Exception as error:
@@ -78,7 +83,7 @@ class Compiled:
                     raise
                 # A process killed while the compiler wrote leaves a truncated library behind: start afresh, once.
                 os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp(prefix="workbench-inductor-")
-                graph = self._new_graph()
+                graph = self._new_graph(args)
                 result = graph(*args)
         except Exception as error:
             result = self.eager(*args)  # if this raises too, the arguments are wrong, not the compiler
@@ -87,12 +92,42 @@ class Compiled:
         self._graphs[key] = graph
         return result
 
-    def _new_graph(self) -> Callable:
+    def _new_graph(self, args: tuple) -> Callable:
+        if self.traced:
+            return _traced(self.fn, args)
         # Dynamo keeps its graphs by code object and allows few for each; a copy a signature has room of its own.
         f = self.fn
         code = f.__code__.replace(co_name=f"{f.__name__}_{len(self._graphs)}")
         copy = types.FunctionType(code, f.__globals__, f.__name__, f.__defaults__, f.__closure__)
         return torch.compile(copy, fullgraph=True, dynamic=False, options=OPTIONS)
+
+
+def _traced(fn: Callable, args: tuple) -> Callable:
+    """`fn` for arguments of this signature, as a graph of tensor operations that Inductor compiles."""
+    import torch._inductor  # seconds; not when this module is imported
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    tensors = [i for i, a in enumerate(args) if isinstance(a, Tensor)]
+    present: list[bool] = []
+
+    def of_tensors(*values: Tensor) -> tuple[Tensor, ...]:
+        full = list(args)
+        for i, value in zip(tensors, values, strict=True):
+            full[i] = value
+        results = fn(*full)
+        present[:] = [r is not None for r in results]
+        return tuple(r for r in results if r is not None)
+
+    inputs = [args[i] for i in tensors]
+    threads = {"cpp.dynamic_threads": True, "cpp.threads": max(2, os.cpu_count() or 1)}
+    with torch.no_grad():
+        graph = torch._inductor.compile(make_fx(of_tensors)(*inputs), inputs, options=OPTIONS | threads)
+
+    def call(*args: Any) -> tuple[Tensor | None, ...]:
+        found = iter(graph(*[args[i] for i in tensors]))
+        return tuple([next(found) if here else None for here in present])
+
+    return call
 
 
 def _signature(args: tuple) -> Hashable:
