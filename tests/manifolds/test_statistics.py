@@ -40,7 +40,7 @@ def test_exact_delta_equals_the_maximum_over_all_quadruples(n, d, seed):
     assert every / 2 - 1e-12 <= at_base <= every + 1e-12
     sampled = delta_hyperbolicity(distances, method="sampled", samples=2000)
     assert sampled.delta <= every + 1e-12
-    assert 0 <= sampled.mean <= sampled.delta
+    assert 0 <= sampled.mean <= sampled.delta + 1e-12  # a mean of equal numbers may round up
 
 
 @pytest.mark.parametrize("method", ("exact", "base_point", "sampled"))
