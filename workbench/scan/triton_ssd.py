@@ -263,7 +263,7 @@ def ssd_triton(
 ) -> tuple[Tensor, Tensor]:
     """SSD, arguments and results as in `reference.ssd_reference`; float32, bfloat16 or float16.
 
-    `chunk` is a wish: the kernels take the power of two below it, from 16 to 64 (to 32 unless x is bfloat16). Decays,
+    `chunk` is a wish: the kernels take the power of two below it, 16 to 64 (32 or 16 unless x is bfloat16). Decays,
     sums and states are float32 or better; matrix products take bfloat16 as it is, float16 as tf32, and float32 as
     float32, without tensor cores.
     """
@@ -288,7 +288,7 @@ def ssd_triton(
         skip = x.new_zeros(h, p, dtype=torch.float32) if D is None else D.float().reshape(h, -1).expand(h, p)
         save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in args)
         B, C = (_rows(t.to(x.dtype)) for t in (B, C))
-        longest = 64 if x.dtype == torch.bfloat16 else 32
+        longest = 64 if x.dtype == torch.bfloat16 else 32 if n <= 128 else 16  # what the registers hold
         length = max(min(chunk, longest, triton.next_power_of_2(L)), 16)
         length = 1 << (length.bit_length() - 1)
         flat = (t.contiguous() for t in (step, decay))
@@ -343,8 +343,9 @@ def ssd_forward(
     grid = (b * h, triton.cdiv(p, sizes["PB"]))
     warps = 4 if x.dtype == torch.bfloat16 and sizes["N"] <= 64 else 8
     wrap_triton(forward_kernel)[grid](
-        x, step, decay, B, C, D, start, y, last, saved, L, **sizes, SAVE=save, num_warps=warps, num_stages=2
-    )
+        x, step, decay, B, C, D, start, y, last, saved, L, **sizes, SAVE=save,
+        num_warps=warps, num_stages=1 if x.dtype == torch.float32 else 2,
+    )  # fmt: skip
     return y, last, saved
 
 
