@@ -61,10 +61,10 @@ def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(tmp_path):
 
 def test_a_seed_decides_everything_and_the_global_generator_is_left_alone():
     torch.manual_seed(1)
-    first = run()
-    drawn = torch.rand(1)
+    expected = torch.rand(1)
     torch.manual_seed(1)
-    assert torch.equal(torch.rand(1), drawn)
+    first = run()
+    assert torch.equal(torch.rand(1), expected)
     torch.manual_seed(2)
     assert run().losses == first.losses
     assert run(seed=1).losses != first.losses

@@ -86,7 +86,7 @@ def hypernym_split(
     keys = closure[:, 0] * n + closure[:, 1]
     edges = hierarchy.edges[:, 0] * n + hierarchy.edges[:, 1]
     among = np.arange(len(closure)) if kind == "pairs" else np.flatnonzero(np.isin(keys, edges))
-    if not 0 < round(test * len(among)) < len(closure):
+    if not 0 <= test <= 1 or not 0 < round(test * len(among)) < len(closure):
         raise ParameterError(
             f"test must be a share of {len(among)} pairs that leaves both sides some, got {test}"
         )

@@ -3,6 +3,7 @@
 from workbench.models.codes import capacity, deduplicate, uniqueness
 from workbench.models.cones import cone_energy, half_aperture, outward_angle
 from workbench.models.kmeans import kmeans
+from workbench.models.multitoken import MultitokenConfig, MultitokenTransformer, TokenTrie, beam_search
 from workbench.models.poincare_embedding import EmbeddingConfig, PoincareEmbedding
 from workbench.models.residual_quantizer import ResidualQuantizer
 from workbench.models.sarkar import sarkar
@@ -10,8 +11,12 @@ from workbench.models.stress import spectral_embedding, stress, stress_embedding
 
 __all__ = [
     "EmbeddingConfig",
+    "MultitokenConfig",
+    "MultitokenTransformer",
     "PoincareEmbedding",
     "ResidualQuantizer",
+    "TokenTrie",
+    "beam_search",
     "capacity",
     "cone_energy",
     "deduplicate",

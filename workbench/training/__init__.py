@@ -1,6 +1,16 @@
 """Floor 4, training: how models are fitted, the same way for all of them."""
 
 from workbench.training.embedding import EmbeddingTrainer, Fit, fit
+from workbench.training.multitoken import MultitokenFit, MultitokenSettings, fit_multitoken, next_item_pairs
 from workbench.training.seeds import seed_all
 
-__all__ = ["EmbeddingTrainer", "Fit", "fit", "seed_all"]
+__all__ = [
+    "EmbeddingTrainer",
+    "Fit",
+    "MultitokenFit",
+    "MultitokenSettings",
+    "fit",
+    "fit_multitoken",
+    "next_item_pairs",
+    "seed_all",
+]

@@ -9,11 +9,10 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -111,7 +110,7 @@ class MultitokenTrainer:
         settings: MultitokenSettings,
         device: str = "cpu",
     ):
-        sources, targets = (torch.as_tensor(np.asarray(a)).long() for a in (sources, targets))
+        sources, targets = (torch.as_tensor(a).cpu().long() for a in (sources, targets))
         sources = sources.unsqueeze(1) if sources.ndim == 1 else sources
         if sources.ndim != 2 or targets.shape != sources.shape[:1] or not len(targets):
             raise DataError(
@@ -132,8 +131,7 @@ class MultitokenTrainer:
         distinct, self.of_source = torch.unique(sources, dim=0, return_inverse=True)
         self.sources, self.names = self.trie.tokens(distinct).to(device), self.trie.tokens(targets).to(device)
         self.trie.to(device)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings.seed)
+        with self._drawing(settings.seed):
             self.model = MultitokenTransformer(self.config).to(device)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
@@ -145,6 +143,14 @@ class MultitokenTrainer:
         for array in (sources, targets, self.trie.codes):
             digest.update(repr(tuple(array.shape)).encode() + array.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+    @contextmanager
+    def _drawing(self, seed: int) -> Iterator[None]:
+        """The global generators seeded, and as they were afterwards."""
+        device = torch.device(self.device)
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            yield
 
     def _batches(self, generator: torch.Generator) -> Iterator[Tensor]:
         """Indices of pairs: sources in a random order, the pairs of a source together and in a random order."""
@@ -158,14 +164,13 @@ class MultitokenTrainer:
 
     def run_epoch(self) -> float:
         """One pass over the pairs; returns the mean loss a token."""
-        cfg, cuda = self.settings, torch.device(self.device).type == "cuda"
+        cfg = self.settings
         generator = torch.Generator().manual_seed(cfg.seed * 1_000_003 + self.epoch)
         batches = list(self._batches(generator))
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         self.model.train()
         # Dropout draws from the global generator: seeded anew each epoch, so that a resumed run draws alike.
-        with torch.random.fork_rng(devices=[torch.device(self.device)] if cuda else []), one_thread():
-            torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
+        with self._drawing(int(torch.randint(2**31, (), generator=generator))), one_thread():
             for i, batch in enumerate(batches):
                 rate = cfg.rate((self.epoch + i / len(batches)) / cfg.epochs)
                 total += self._step(batch, rate) * len(batch)
