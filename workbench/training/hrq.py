@@ -2,7 +2,8 @@
 
 Points are reached through tangent vectors at the origin, so that plain Adam serves in all three spaces. The rate
 falls along a cosine. Codes are no longer revived in the last tenth of the steps, so that none is left where it was
-thrown. All randomness of a step comes from (seed, step): a resumed run is the same run, bit for bit, on the same machine.
+thrown. All randomness of a step comes from (seed, step): a resumed run is the same run, bit for bit, on the same
+machine.
 """
 
 from __future__ import annotations
@@ -74,7 +75,9 @@ class HRQTrainer:
         self.model, self.loss, self.steps, self.lr = model.train(), loss, steps, lr
         self.identity = json.loads(json.dumps({"kind": CHECKPOINT, **identity}))
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.Adam(self.parameters, lr=lr, fused=True)
+        # Not the fused one, which writes parameters without raising their version: codebooks, which keep what
+        # follows from their codes until those change, would not notice.
+        self.optimizer = torch.optim.Adam(self.parameters, lr=lr, foreach=True)
         self.revive_below = model.quantizer.revive_below
         self.step, self.skipped, self.in_a_row, self.history = 0, 0, 0, []
 
