@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from workbench import scan
 from workbench.evaluation.timing import relative_error
+from workbench.scan import compiled
 
 STATE2 = 64  # of Mamba-2
 TRIAL = 1024  # length of a first call: long enough for each backend to take the path of long sequences
@@ -211,8 +212,10 @@ def _mamba2(sizes: Sizes, backend: str) -> nn.Module:
     return Mamba2(sizes.width, d_state=STATE2, backend=backend)
 
 
-def our_block(make: Callable[[Sizes, str], nn.Module], label: str, backend: str) -> Candidate:
-    return Candidate(label, partial(_block, partial(make, backend=backend)), backend=backend, exact=False)
+def our_block(make: Callable[[Sizes, str], nn.Module], label: str) -> Candidate:
+    backend, kind = ("compile", "compiled") if compiled.available()[0] else ("eager", "eager")
+    build = partial(_block, partial(make, backend=backend))
+    return Candidate(f"{label}, {kind}", build, backend=backend, exact=False)
 
 
 def _mambapy(sizes: Sizes) -> nn.Module:
@@ -240,10 +243,8 @@ CANDIDATES: dict[str, dict[str, Candidate]] = {
         ATTENTION: Candidate("causal attention", attention, exact=False),
     },
     "block": {
-        "mamba": our_block(_mamba, "workbench `Mamba`, compiled", "compile"),
-        "mamba_eager": our_block(_mamba, "workbench `Mamba`, eager", "eager"),
-        "mamba2": our_block(_mamba2, "workbench `Mamba2`, compiled", "compile"),
-        "mamba2_eager": our_block(_mamba2, "workbench `Mamba2`, eager", "eager"),
+        "mamba": our_block(_mamba, "workbench `Mamba`"),
+        "mamba2": our_block(_mamba2, "workbench `Mamba2`"),
         PSCAN: Candidate("mambapy `MambaBlock`", partial(_block, _mambapy), needs="mambapy", exact=False),
         ATTENTION: Candidate("attention block", partial(_block, lambda s: AttentionBlock(s.width)), exact=False),
     },
@@ -257,7 +258,7 @@ SIZES = {"selective_scan": Sizes(1, 256, 16), "ssd": Sizes(1, 512, STATE2), "blo
 OURS = {
     "selective_scan": (COMPILED, "eager"),
     "ssd": (COMPILED, "eager"),
-    "block": ("mamba", "mamba_eager", "mamba2", "mamba2_eager"),
+    "block": ("mamba", "mamba2"),
 }
 RIVALS = {"selective_scan": (ATTENTION, PSCAN), "ssd": (ATTENTION, LISTING), "block": (ATTENTION, PSCAN)}
 SELDOM = ("reference", "textbook")  # slow, and measured against by nothing

@@ -1,7 +1,7 @@
 """Selective scan, SSD and the Mamba blocks beside mambapy, plain PyTorch and attention of the same width.
 
     workbench bench scan                                # some minutes on two idle cores
-    workbench bench scan --quick                        # under a minute: two lengths, no memory, no compile times
+    workbench bench scan --quick                        # under a minute, once compiled code is in its cache
     python benchmarks/scan.py --op ssd --lengths 256 4096 --json ssd.json
 
 All implementations of one length run in turn, round after round in alternating order, so that a disturbance meets
@@ -113,7 +113,7 @@ def arguments() -> argparse.Namespace:
         help="leave out",
         choices=list(dict.fromkeys(n for c in CANDIDATES.values() for n in c)),
     )
-    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="256 and 1024; no memory, no compile times")
     parser.add_argument("--json", type=Path, help="write all numbers to this file")
     parser.add_argument("--alone", nargs=2, help=argparse.SUPPRESS)  # one implementation, in its own process
     parser.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
@@ -211,7 +211,7 @@ def available(op: str, without: list[str]) -> tuple[dict[str, Candidate], dict[s
 def timed(op: str, names: list[str], L: int, args: argparse.Namespace) -> dict[str, Readings]:
     within = [n for n in names if (CANDIDATES[op][n].longest or L) >= L]
     works = {name: CANDIDATES[op][name].build(SIZES[op], L) for name in within}
-    budget = (1.0 if L in args.lengths else 0.5) * (1 if args.quick else 5)
+    budget = (1.0 if L in args.lengths else 0.5) * (1 if args.quick else 4)
     return side_by_side(works, budget, args.rounds, seldom=SELDOM)
 
 
@@ -227,9 +227,8 @@ def memories(op: str, present: dict[str, Candidate], args: argparse.Namespace) -
     """Peak bytes by implementation, length and mode; two processes at a time, for it is no matter of time."""
     with ThreadPoolExecutor(2) as pool:
         jobs = {}
-        for name, candidate in present.items():
-            lengths = [L for L in args.lengths if (candidate.longest or L) >= L]
-            jobs[name] = pool.submit(in_own_process, op, name, args, lengths, "--memory")
+        for name in [n for n in present if n not in SELDOM]:
+            jobs[name] = pool.submit(in_own_process, op, name, args, args.lengths, "--memory")
         return {name: job.result()["memory"] for name, job in jobs.items()}
 
 
