@@ -31,6 +31,8 @@ def test_the_kernels_equal_the_reference_in_the_interpreter():
     env = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", "not gpu", __file__]
     run = subprocess.run(command, env=env, capture_output=True, text=True)
+    if "only 0-dimensional arrays" in run.stdout:
+        pytest.skip("the interpreter of this Triton does not work with a NumPy as new as this")
     assert run.returncode == 0, run.stdout[-4000:]
 
 
