@@ -27,7 +27,7 @@ def diffused(h=TREE, f=12, seed=0):
 
 
 def small(**settings):
-    return HRQConfig(**dict(dim=3, levels=2, codebook_size=8, hidden=(32,)) | settings)
+    return HRQConfig(**dict(dim=3, levels=2, codebook_size=8, hidden=(32,), radius=None) | settings)
 
 
 @pytest.mark.parametrize("space", SPACES)

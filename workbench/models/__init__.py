@@ -2,6 +2,7 @@
 
 from workbench.models.codes import capacity, deduplicate, uniqueness
 from workbench.models.cones import cone_energy, half_aperture, outward_angle
+from workbench.models.hrq import HRQVAE, HRQConfig, HRQTable
 from workbench.models.kmeans import kmeans
 from workbench.models.multitoken import MultitokenConfig, MultitokenTransformer, TokenTrie, beam_search
 from workbench.models.poincare_embedding import EmbeddingConfig, PoincareEmbedding
@@ -10,7 +11,10 @@ from workbench.models.sarkar import sarkar
 from workbench.models.stress import spectral_embedding, stress, stress_embedding
 
 __all__ = [
+    "HRQVAE",
     "EmbeddingConfig",
+    "HRQConfig",
+    "HRQTable",
     "MultitokenConfig",
     "MultitokenTransformer",
     "PoincareEmbedding",

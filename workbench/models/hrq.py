@@ -38,9 +38,9 @@ class HRQConfig:
     `ResidualQuantizer`.
     layers: "tangent" (plain linear layers on tangent vectors at the origin), "mobius" (Ganea et al. 2018) or "hnnpp"
     (Shimizu et al. 2021). hidden: widths of the encoder's layers; the decoder mirrors them.
-    radius: keep the median distance of encoded points from the origin here, by a factor that follows a moving
-    average; None leaves it to the encoder. scale: that factor where radius is None; for a table the deviation of
-    its first tangent vectors.
+    radius: keep the median distance of encoded features from the origin here, by a factor that follows a moving
+    average; None leaves it to the encoder. scale: that factor where radius is None; for a table, which has no use
+    for radius, the deviation of its first tangent vectors.
 
     ParameterError for values that make no sense.
     """
@@ -58,7 +58,7 @@ class HRQConfig:
     revive_below: float = 0.03
     layers: str = "tangent"
     hidden: tuple[int, ...] = (128,)
-    radius: float | None = None
+    radius: float | None = 1.0
     scale: float = 1.0
     seed: int = 0
 

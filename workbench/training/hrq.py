@@ -191,7 +191,7 @@ def fit_vae(
     steps: int = 900,
     batch: int = 512,
     lr: float = 2e-3,
-    weight: float = 1.0,
+    weight: float = 0.1,
     seed: int = 0,
     report: int = 100,
     checkpoint: str | Path | None = None,
