@@ -137,12 +137,19 @@ def crossover(faster: Mapping[int, float]) -> float | None:
     return float(low * (high / low) ** (-a / (b - a)))
 
 
+# glibc's malloc hands large blocks back when they are freed: without it, pages that are free but kept count as well.
+FRESH_PAGES = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_MMAP_MAX_": "60000"}
+
+
 def peak_memory(call: Callable[[], None]) -> int:
-    """Bytes by which the resident set's high-water mark within a warm call exceeds what was resident before it."""
+    """Bytes by which the resident set's high-water mark within a warm call exceeds what was resident before it.
+
+    Only in a process of its own, started with FRESH_PAGES in its environment, is this what the call needs.
+    """
     call()
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):  # elsewhere than with glibc
-        ctypes.CDLL(None).malloc_trim(0)  # pages that the warm call has freed: they are to be counted again
+        ctypes.CDLL(None).malloc_trim(0)  # small blocks that the warm call has freed
     before = _resident("VmRSS")
     try:
         Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew

@@ -32,7 +32,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-from _measure import MODES, Readings, crossover, first_call, peak_memory, side_by_side, speed
+from _measure import FRESH_PAGES, MODES, Readings, crossover, first_call, peak_memory, side_by_side, speed
 from _scan_candidates import (
     ATTENTION,
     CANDIDATES,
@@ -235,7 +235,7 @@ def memories(op: str, present: dict[str, Candidate], args: argparse.Namespace) -
 def in_own_process(op: str, name: str, args: argparse.Namespace, lengths: list[int], *more: str) -> dict:
     command = [sys.executable, __file__, "--alone", op, name, "--threads", str(args.threads), *more]
     command += ["--lengths", *map(str, lengths)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(command, env=os.environ | FRESH_PAGES, stdout=subprocess.PIPE, text=True)
     if done.returncode:  # out of memory, perhaps: the other numbers still count
         progress.print(f"{op}, {name}: the process that measures it alone failed ({done.returncode})")
         return {"first": {}, "memory": {}}
