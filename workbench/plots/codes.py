@@ -275,6 +275,7 @@ def _add_sites(fig, book, tiles, codes, texts, z, limit: int, font: float, side:
     fig.add_trace(
         go.Scatter(
             x=book[known].real, y=book[known].imag, mode="markers", marker=look, uid="codes", showlegend=False,
+            customdata=known,
             text=[f"<b>code {html.escape(texts[i] or str(i))}</b><br>{size[i]:,} members" for i in known],
             hovertemplate="%{text}<extra></extra>",
         )

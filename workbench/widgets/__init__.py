@@ -1,5 +1,6 @@
 """Live views for JupyterLab: isometries in JavaScript, no build step, nothing fetched from a network."""
 
+from workbench.widgets.codes import CodeBrowser
 from workbench.widgets.disk import DiskView
 
-__all__ = ["DiskView"]
+__all__ = ["CodeBrowser", "DiskView"]
