@@ -257,7 +257,7 @@ def fit_joint(
     *,
     epochs: int = 70,
     batch: int = 512,
-    lr: float = 0.02,
+    lr: float = 0.1,
     negatives: int = 50,
     self_negative: bool = True,
     weight: float = 1.0,
