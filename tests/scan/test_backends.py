@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from workbench.errors import ParameterError
-from workbench.scan import backends, compiled, released, selective_scan, ssd, which
+from workbench.scan import backends, compiled, selective_scan, ssd, which
 from workbench.scan.reference import scan_reference, ssd_reference
+from workbench.scan.selfcheck import failure
 
 
 def inputs(L=16, d=4, n=2, dtype=torch.float32):
@@ -35,9 +36,9 @@ def compiles(monkeypatch):
     """A stand-in for the compiled code: the eager function, so that only the choosing is tested."""
     monkeypatch.setattr(compiled, "available", lambda device="cpu": (True, ""))
     monkeypatch.setattr(compiled, "broken", lambda: None)
-    real = backends._implementation
+    real = backends.implementation
     monkeypatch.setattr(
-        backends, "_implementation", lambda op, name: real(op, "eager" if name == "compile" else name)
+        backends, "implementation", lambda op, name: real(op, "eager" if name == "compile" else name)
     )
 
 
@@ -140,25 +141,25 @@ def stand_in(monkeypatch, scale: float):
         module = types.ModuleType(name)
         module.__dict__.update(content)
         monkeypatch.setitem(sys.modules, name, module)
-    released.checked.cache_clear()
+    failure.cache_clear()
 
 
 def test_released_kernels_are_used_only_if_they_agree_with_ours(monkeypatch):
     stand_in(monkeypatch, 1.0)
-    assert released.checked("selective_scan", "cpu") is None
-    assert released.checked("ssd", "cpu") is None
+    assert failure("selective_scan", "mamba_ssm", "cpu") is None
+    assert failure("ssd", "mamba_ssm", "cpu") is None
     stand_in(monkeypatch, 1.1)
-    assert "its answer is 1.0e-01 off" in released.checked("selective_scan", "cpu")
-    assert "its answer is 1.0e-01 off" in released.checked("ssd", "cpu")
-    released.checked.cache_clear()
+    assert "it is 2.1e-01 off" in failure("selective_scan", "mamba_ssm", "cpu")
+    assert "it is 2.1e-01 off" in failure("ssd", "mamba_ssm", "cpu")
+    failure.cache_clear()
 
 
 def test_released_kernels_that_do_not_load_are_left_alone(monkeypatch):
     stand_in(monkeypatch, 1.0)
     monkeypatch.delitem(sys.modules, "mamba_ssm.ops.selective_scan_interface")
-    why = released.checked("selective_scan", "cpu")
+    why = failure("selective_scan", "mamba_ssm", "cpu")
     assert why.startswith("mamba_ssm fails its self-check with ModuleNotFoundError")
-    released.checked.cache_clear()
+    failure.cache_clear()
 
 
 def test_importing_the_scan_starts_neither_triton_nor_the_compiler():

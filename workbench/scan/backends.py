@@ -7,6 +7,7 @@ same turns and gives the same bits. WORKBENCH_COMPILE=1 compiles at once, WORKBE
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections import Counter
@@ -19,9 +20,10 @@ from torch import Tensor
 from workbench.errors import ParameterError, suggest
 
 BACKENDS = ("reference", "eager", "compile", "triton", "mamba_ssm")
-# Numbers of state updates (b L d n) after which compiling has paid: some ten seconds of eager training each. A call
-# costs as much as OVERHEAD updates before its first.
-PAYS = {"selective_scan": 2**30, "ssd": 2**34}
+# Numbers of state updates (b L d n) after which compiling pays on a CPU: half a minute of eager training, as long as
+# the compiler takes. Not ssd: its time goes into matrix products, which compiling leaves as they are. A call costs as
+# much as OVERHEAD updates before its first.
+PAYS = {"selective_scan": 2**31, "ssd": math.inf}
 OVERHEAD = 2**17
 
 
@@ -54,9 +56,9 @@ def run(op: str, backend: str, args: tuple) -> tuple[Tensor, Tensor]:
             + suggest(backend, BACKENDS)
         )
     if torch.compiler.is_compiling():
-        return _implementation(op, _choose_in_graph(op, backend, args))(*args)
+        return implementation(op, _choose_in_graph(op, backend, args))(*args)
     name, reason = _choose(op, backend, args)
-    out = _implementation(op, name)(*args)
+    out = implementation(op, name)(*args)
     if name == "compile" and (why := _compiled().broken()):
         name, reason = "eager", why
     _last[op] = _last["any"] = Choice(op, name, reason)
@@ -69,7 +71,7 @@ def _choose_in_graph(op: str, backend: str, args: tuple) -> str:
     if backend != "auto":
         return backend
     if args[0].device.type == "cpu":
-        return "eager" if args[0].dtype == torch.float64 else "compile"
+        return "eager" if args[0].dtype == torch.float64 or PAYS[op] == math.inf else "compile"
     return "compile" if _kernels(op).supports(*args) else "triton"
 
 
@@ -98,6 +100,8 @@ def _choose_on_cpu(op: str, args: tuple) -> tuple[str, str]:
         return "eager", why
     if os.environ.get("WORKBENCH_COMPILE") == "1":
         return "compile", "WORKBENCH_COMPILE=1"
+    if PAYS[op] == math.inf:
+        return "eager", "compiling does not make matrix products faster"
     key = (op, args[0].dtype, args[0].shape[2:], args[3].shape[2:], args[-1])
     _work[key] += args[0].numel() * args[3].shape[-1] + OVERHEAD
     done = _work[key] / PAYS[op]
@@ -113,10 +117,16 @@ def _unable(op: str, backend: str, args: tuple) -> str | None:
     if backend == "compile":
         return None
     if backend == "mamba_ssm":
-        from workbench.scan import released
+        from workbench.scan.released import unable
 
-        return released.unable(op, args)
-    return _kernels(op).supports(*args)
+        why = unable(op, args)
+    else:
+        why = _kernels(op).supports(*args)
+    if why is None and args[0].device.type == "cuda":
+        from workbench.scan.selfcheck import failure
+
+        why = failure(op, backend, str(args[0].device))
+    return why
 
 
 def _lacking(backend: str, device: str) -> str | None:
@@ -141,7 +151,7 @@ def _kernels(op: str):
     return kernels
 
 
-def _implementation(op: str, name: str):
+def implementation(op: str, name: str):
     """The function behind a backend's name; the modules of optional packages are imported only here."""
     short = "scan" if op == "selective_scan" else "ssd"
     if name == "reference":
