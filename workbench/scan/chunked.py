@@ -207,12 +207,15 @@ def _backward(backend, cuts, dout, dlast, u, delta, A, B, C, D, z, bias, decay, 
 
 
 def _gradients(ins, acc):
-    """Room for the gradients of u, delta, A, B, C, D, z, decay."""
+    """Room for the gradients of u, delta, A, B, C, D, z, decay; zeros for those that are summed over segments."""
     u, delta, A, B, C, D, z, _, decay = ins
-    return [
-        A.new_empty(0) if x is None else x.new_zeros(x.shape, dtype=acc if x.dim() < 3 else None)
-        for x in (u, delta, A, B, C, D, z, decay)
-    ]
+
+    def room(x):
+        if x is None:
+            return A.new_empty(0)
+        return x.new_empty(x.shape) if x.dim() == 3 else x.new_zeros(x.shape, dtype=acc)
+
+    return [room(x) for x in (u, delta, A, B, C, D, z, decay)]
 
 
 # ---- as operators of torch ----------------------------------------------------------------------------------------
