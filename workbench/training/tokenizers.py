@@ -169,7 +169,15 @@ def _hypernyms(hierarchy: Hierarchy, codes: Tensor, seed: int, validate: bool, f
     split = _split(hierarchy, validate)
     fit = fit_multitoken(split.train[:, 0], split.train[:, 1], deduplicate(codes), seed=seed, **fitting)
     result = hypernym_generation(fit.model, fit.trie, split)
-    names = ("recall", "ndcg", "recall_by_source", "popularity", "composition", "composition_filled")
+    names = (
+        "recall",
+        "ndcg",
+        "recall_by_source",
+        "popularity",
+        "composition",
+        "composition_filled",
+        "n_pairs",
+    )
     return {name: getattr(result, name) for name in names}
 
 
