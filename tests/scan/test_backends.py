@@ -169,3 +169,12 @@ print([name for name in ("triton", "torch._inductor", "mamba_ssm") if name in sy
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
+
+
+def test_the_operators_of_all_backends_live_side_by_side():
+    pytest.importorskip("triton")
+    from workbench.scan import triton_selective, triton_ssd  # noqa: F401 - registers its operators
+
+    x = torch.randn(1, 8, 2, 4)
+    ssd(x, x[..., 0].abs(), -torch.ones(2), x[:, :, :1], x[:, :, :1], backend="eager")
+    selective_scan(*inputs(), backend="eager")

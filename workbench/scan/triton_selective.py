@@ -368,7 +368,7 @@ def _stride(t: Tensor | None) -> int:
     return 0 if t is None else int(t.stride(1))
 
 
-@triton_op("workbench::selective_forward", mutates_args={})
+@triton_op("workbench::triton_scan_forward", mutates_args={})
 def selective_forward(
     u: Tensor,
     delta: Tensor,
@@ -397,7 +397,7 @@ def selective_forward(
     return out, last, saved
 
 
-@triton_op("workbench::selective_backward", mutates_args={})
+@triton_op("workbench::triton_scan_backward", mutates_args={})
 def selective_backward(
     dout: Tensor,
     dlast: Tensor,

@@ -322,7 +322,7 @@ def _sizes(x: Tensor, B: Tensor, C: Tensor, chunk: int) -> dict:
     return sizes | {"PRECISION": "ieee" if x.dtype == torch.float32 else "tf32"}
 
 
-@triton_op("workbench::ssd_forward", mutates_args={})
+@triton_op("workbench::triton_ssd_forward", mutates_args={})
 def ssd_forward(
     x: Tensor,
     step: Tensor,
@@ -349,7 +349,7 @@ def ssd_forward(
     return y, last, saved
 
 
-@triton_op("workbench::ssd_backward", mutates_args={})
+@triton_op("workbench::triton_ssd_backward", mutates_args={})
 def ssd_backward(
     dy: Tensor,
     dlast: Tensor,
