@@ -40,7 +40,7 @@ from torch import Tensor
 
 from workbench.scan import chunked_ssd_kernels as kernels
 from workbench.scan.compiled import Compiled, available
-from workbench.scan.reference import accumulate_dtype
+from workbench.scan.reference import accumulate_dtype, sequence_starts, step_size
 
 # Entries of all decay matrices of a block of chunks: 1 MB in float32, a core's cache; on a GPU, enough to fill it.
 _BLOCK = {"cpu": 2**18, "cuda": 2**26}
@@ -100,14 +100,10 @@ def _ssd(
     """The small tensors (steps and log decays) in plain autograd, the large ones in the operator."""
     acc = accumulate_dtype(x)
     with torch.autocast(x.device.type, enabled=False):
-        step = dt.to(acc)
-        if dt_bias is not None:
-            step = step + dt_bias.to(acc)
-        step = (F.softplus(step) if softplus else step).clamp(*dt_limit)
+        step = step_size(dt, dt_bias, softplus, acc).clamp(*dt_limit)
         decay = (step * A.to(acc) if log_decay is None else log_decay.to(acc)).clamp(min=kernels.FLOOR[acc])
         if seq_idx is not None:
-            starts = F.pad(seq_idx[:, 1:] != seq_idx[:, :-1], (1, 0))  # t = 0 continues the initial state
-            decay = decay.masked_fill(starts[..., None], kernels.FLOOR[acc])
+            decay = decay.masked_fill(sequence_starts(seq_idx)[..., None], kernels.FLOOR[acc])
         h, p = x.shape[2:]
         if D is not None:
             D = D.to(acc).reshape(h, -1).expand(h, p)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from workbench.errors import ParameterError
 from workbench.scan.arguments import Reader
-from workbench.scan.reference import accumulate_dtype
+from workbench.scan.reference import accumulate_dtype, sequence_starts
 
 
 def causal_conv1d(
@@ -111,7 +111,7 @@ def _packed_tap_sum(padded: Tensor, runs: Tensor, taps: Tensor, offset: Tensor) 
 
 def _runs(seq_idx: Tensor) -> Tensor:
     """Counts the sequences from 0 on: an index that comes back later is another sequence."""
-    return F.pad((seq_idx[:, 1:] != seq_idx[:, :-1]).cumsum(1), (1, 0))
+    return sequence_starts(seq_idx).cumsum(1)
 
 
 def _last_inputs(state: Tensor, x: Tensor, runs: Tensor | None) -> Tensor:

@@ -41,7 +41,7 @@ def scan_reference(
     acc = accumulate_dtype(u)
     with torch.autocast(u.device.type, enabled=False):
         x, A, B, C = (t.to(acc) for t in (u, A, B, C))
-        step = _step(delta, delta_bias, softplus, acc)
+        step = step_size(delta, delta_bias, softplus, acc)
         decay = step if delta_decay is None else delta_decay.to(acc)
 
         b, L, d = u.shape
@@ -89,19 +89,19 @@ def ssd_reference(
     acc = accumulate_dtype(x)
     with torch.autocast(x.device.type, enabled=False):
         X, A, B, C = (t.to(acc) for t in (x, A, B, C))
-        step = _step(dt, dt_bias, softplus, acc).clamp(*dt_limit)
+        step = step_size(dt, dt_bias, softplus, acc).clamp(*dt_limit)
         a = step * A if log_decay is None else log_decay.to(acc)
 
         b, _, h, p = x.shape
         heads = h // B.shape[2]  # heads that share one group's B and C
         S = X.new_zeros(b, h, p, B.shape[3]) if initial_state is None else initial_state.to(acc)
         ys = []
+        starts = None if seq_idx is None else sequence_starts(seq_idx)
         for t, (x_t, step_t, a_t, B_t, C_t) in enumerate(
             zip(X.unbind(1), step.unbind(1), a.unbind(1), B.unbind(1), C.unbind(1), strict=True)
         ):
-            if seq_idx is not None and t > 0:
-                new = seq_idx[:, t] != seq_idx[:, t - 1]
-                S = S.masked_fill(new[:, None, None, None], 0.0)
+            if starts is not None:
+                S = S.masked_fill(starts[:, t, None, None, None], 0.0)
             B_t, C_t = (m.repeat_interleave(heads, 1)[:, :, None, :] for m in (B_t, C_t))  # (b, h, 1, n)
             S = torch.exp(a_t)[..., None, None] * S + (step_t[..., None] * x_t)[..., None] * B_t
             ys.append((S * C_t).sum(-1))  # (b, h, p)
@@ -114,12 +114,17 @@ def ssd_reference(
         return y.to(x.dtype), S
 
 
-def _step(delta: Tensor, bias: Tensor | None, softplus: bool, acc: torch.dtype) -> Tensor:
+def step_size(delta: Tensor, bias: Tensor | None, softplus: bool, acc: torch.dtype) -> Tensor:
     """softplus(delta + bias), each part if asked for."""
     step = delta.to(acc)
     if bias is not None:
         step = step + bias.to(acc)
     return F.softplus(step) if softplus else step
+
+
+def sequence_starts(seq_idx: Tensor) -> Tensor:
+    """Where a packed sequence begins, (b, L) bool; not at t = 0, which goes on from the initial state."""
+    return F.pad(seq_idx[:, 1:] != seq_idx[:, :-1], (1, 0))
 
 
 def _over_time(m: Tensor, L: int) -> list[Tensor]:

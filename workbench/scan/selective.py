@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Integer
 from torch import Tensor
 
 from workbench.errors import ParameterError
 from workbench.scan import backends
 from workbench.scan.arguments import Reader
+from workbench.scan.reference import accumulate_dtype, sequence_starts, step_size
 
 OP = "selective_scan"
 
@@ -101,14 +101,11 @@ def _restarts(seq_idx, A, delta, delta_bias, softplus, delta_decay) -> Tensor:
         raise ParameterError(f"{OP}: packed sequences need every entry of A below 0, but one is 0")
     with torch.autocast(delta.device.type, enabled=False):
         if delta_decay is None:
-            wide = torch.float64 if delta.dtype == torch.float64 else torch.float32
-            delta_decay = delta.to(wide) if delta_bias is None else delta.to(wide) + delta_bias.to(wide)
-            delta_decay = F.softplus(delta_decay) if softplus else delta_decay
+            delta_decay = step_size(delta, delta_bias, softplus, accumulate_dtype(delta))
         elif delta_decay.dtype in (torch.float16, torch.bfloat16):
             delta_decay = delta_decay.float()
-        begins = F.pad(seq_idx[:, 1:] != seq_idx[:, :-1], (1, 0))
         forget = (1e3 / A.detach().abs().amin()).to(delta_decay.dtype)
-        return torch.where(begins[:, :, None], forget, delta_decay)
+        return torch.where(sequence_starts(seq_idx)[:, :, None], forget, delta_decay)
 
 
 def _ungrouped(args: tuple) -> tuple:

@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
 from workbench.errors import ParameterError
+from workbench.scan.reference import sequence_starts, step_size
 
 MAX_STATE = 256
 BUSY = 256  # programs that keep a large GPU busy: two for each of its some 130 multiprocessors
@@ -273,14 +274,12 @@ def ssd_triton(
     b, L, h, p = x.shape
     n = B.shape[3]
     with torch.autocast(x.device.type, enabled=False):
-        step = dt.float() if dt_bias is None else dt.float() + dt_bias.float()
-        step = F.softplus(step) if softplus else step
+        step = step_size(dt, dt_bias, softplus, torch.float32)
         if tuple(dt_limit) != (0.0, float("inf")) or not softplus:
             step = step.clamp(*dt_limit)
         decay = step * A.float() if log_decay is None else log_decay.float()
         if seq_idx is not None:
-            new = F.pad(seq_idx[:, 1:] != seq_idx[:, :-1], (1, 0))
-            decay = decay.masked_fill(new[:, :, None], RESET)
+            decay = decay.masked_fill(sequence_starts(seq_idx)[:, :, None], RESET)
 
         start = (
             x.new_zeros(b, h, p, n, dtype=torch.float32) if initial_state is None else initial_state.float()
