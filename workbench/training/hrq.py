@@ -25,6 +25,7 @@ from workbench.errors import CheckpointError, ParameterError
 from workbench.files import load_tensors, save_tensors
 from workbench.models.hrq import HRQVAE, HRQConfig, HRQTable
 from workbench.threads import one_thread
+from workbench.training.checkpoints import pack, refuse_another_run, unpack
 from workbench.training.embedding import Closure, checked_closure
 
 CHECKPOINT = "hrq-training"
@@ -121,30 +122,18 @@ class HRQTrainer:
 
     def save(self, path: str | Path) -> None:
         """Write a checkpoint, atomically: all that `resume` needs."""
-        tensors = {f"model.{name}": value for name, value in self.model.own_state().items()}
-        for i, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"adam.{i}.{name}": value for name, value in state.items()}
+        tensors = pack(self.model.own_state(), self.optimizer)
         at = {name: getattr(self, name) for name in ("step", "skipped", "in_a_row", "history")}
         save_tensors(path, tensors, {**self.identity, **at})
 
     def resume(self, path: str | Path) -> None:
         """Continue from a checkpoint; CheckpointError names what differs from this run."""
         tensors, about = load_tensors(path)
-        for what, mine in self.identity.items():
-            if about.get(what) != mine:
-                raise CheckpointError(
-                    f"{path} cannot be continued: its {what} is {about.get(what)}, this run's is {mine}; "
-                    "delete the file to start anew"
-                )
-        adam: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            if name.startswith("adam."):
-                _, index, key = name.split(".")
-                adam.setdefault(int(index), {})[key] = value
-        own = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+        refuse_another_run(path, about, self.identity)
+        own, adam = unpack(tensors, self.optimizer)
         try:
             self.model.load_own_state(own)
-            self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": adam})
+            self.optimizer.load_state_dict(adam)
             for name in ("step", "skipped", "in_a_row", "history"):
                 setattr(self, name, about[name])
         except (KeyError, RuntimeError, ValueError) as e:

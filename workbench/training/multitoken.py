@@ -23,6 +23,7 @@ from workbench.errors import CheckpointError, DataError, ParameterError, suggest
 from workbench.files import load_tensors, save_tensors
 from workbench.models.multitoken import MultitokenConfig, MultitokenTransformer, TokenTrie
 from workbench.threads import one_thread
+from workbench.training.checkpoints import pack, refuse_another_run, unpack
 
 CHECKPOINT = "multitoken-training"
 PRECISIONS = ("float32", "bf16")
@@ -203,9 +204,7 @@ class MultitokenTrainer:
 
     def save(self, path: str | Path) -> None:
         """Write a checkpoint of the last whole epoch, atomically: all that `resume` needs."""
-        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
-        for i, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"adam.{i}.{k}": v for k, v in state.items()}
+        tensors = pack(self.model.state_dict(), self.optimizer)
         about = {"kind": CHECKPOINT, "epoch": self.epoch, "losses": self.losses}
         save_tensors(path, tensors, {**self._identity(), **about})
 
@@ -214,22 +213,11 @@ class MultitokenTrainer:
         tensors, about = load_tensors(path)
         if about.get("kind") != CHECKPOINT:
             raise CheckpointError(f"{path} is not a checkpoint of a multitoken training")
-        for what, value in self._identity().items():
-            if about.get(what) != value:
-                raise CheckpointError(
-                    f"{path} cannot be continued: its {what} is {about.get(what)}, this run's is {value}; "
-                    "delete the file to start anew"
-                )
-        adam: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            if name.startswith("adam."):
-                _, index, key = name.split(".")
-                adam.setdefault(int(index), {})[key] = value
+        refuse_another_run(path, about, self._identity())
+        model, adam = unpack(tensors, self.optimizer)
         try:
-            self.model.load_state_dict(
-                {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
-            )
-            self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": adam})
+            self.model.load_state_dict(model)
+            self.optimizer.load_state_dict(adam)
             self.epoch, self.losses = int(about["epoch"]), list(about["losses"])
         except (KeyError, RuntimeError, ValueError) as e:
             raise CheckpointError(f"{path} holds no whole state of a multitoken training: {e}") from e
