@@ -127,7 +127,7 @@ def test_gradients_by_finite_differences(constant):
 def test_compiled_kernels_uncompiled_equal_the_oracle(monkeypatch):
     from workbench.scan import chunked_kernels as k
 
-    monkeypatch.setattr(chunked, "_COMPILED", (k.steps_forward, k.steps_backward))
+    monkeypatch.setattr(chunked, "_COMPILED", (k.writing_forward(k.steps_forward), k.writing_backward(k.steps_backward)))
     for absent, constant in [((), ""), (NAMES[5:], "BC"), (NAMES[8:], "C")]:
         a = inputs(2, 70, 3, 2, absent=absent, constant=constant)
         expected = values_and_gradients(scan_reference, a)

@@ -10,14 +10,21 @@ Source: Gu and Dao 2023, "Mamba", section 3.3; the recomputation is theirs, the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from workbench.scan.chunked_kernels import bulk_backward, bulk_forward, steps_backward, steps_forward
+from workbench.scan.chunked_kernels import (
+    bulk_backward,
+    bulk_forward,
+    steps_backward,
+    steps_forward,
+    writing_backward,
+    writing_forward,
+)
 from workbench.scan.compiled import compiled
 from workbench.scan.reference import accumulate_dtype
 
@@ -40,9 +47,10 @@ class Plan(NamedTuple):
         return self.chunks * self.steps
 
 
+_EAGER = writing_forward(bulk_forward), writing_backward(bulk_backward)
 _COMPILED = (
-    compiled(steps_forward, bulk_forward, traced=True),
-    compiled(steps_backward, bulk_backward, traced=True),
+    compiled(writing_forward(steps_forward), _EAGER[0], traced=True),
+    compiled(writing_backward(steps_backward), _EAGER[1], traced=True),
 )
 
 
@@ -59,69 +67,103 @@ def _cuts(backend: str, device: str, d: int, n: int) -> tuple[int, int]:
 def _plan(backend: str, cuts: tuple[int, int], u: Tensor, n: int) -> Plan:
     chunks, steps = cuts
     b, _, d = u.shape
-    if (
-        backend == "compile"
-    ):  # on a CPU sequence by sequence: one graph for all batches, and the work stays in cache
-        return Plan(1 if u.device.type == "cpu" else b, 1, steps, True, *_COMPILED)
-    busy = 1 << 12 if u.device.type == "cpu" else 1 << 20
-    return Plan(max(1, busy // (chunks * d * n)), chunks, steps, False, bulk_forward, bulk_backward)
+    cpu = u.device.type == "cpu"
+    if backend == "compile":  # on a CPU sequence by sequence: one graph for all batches, in a core's cache
+        return Plan(1 if cpu else b, 1, steps, True, *_COMPILED)
+    busy = 1 << 12 if cpu else 1 << 20
+    return Plan(max(1, busy // (chunks * d * n)), chunks, steps, False, *_EAGER)
 
 
-def _pieces(plan: Plan, x: Tensor | None, L: int, fill: Tensor | float = 0.0) -> Sequence[Tensor | None]:
-    """x (r, L, width) cut into segments (r * chunks, steps, width), the last one padded; constants are repeated."""
-    span = plan.span
-    full, rest = divmod(L, span)
-    if x is None or x.dim() == 2:
-        return [x] * (full + (rest > 0))
-    r, _, width = x.shape
+def _arithmetic(u: Tensor) -> ExitStack:
+    """As it is meant to be whatever surrounds the call: no autograd, no autocast, ordinary tensors."""
+    stack = ExitStack()
+    for context in (
+        torch.inference_mode(False),
+        torch.no_grad(),
+        torch.autocast(u.device.type, enabled=False),
+    ):
+        stack.enter_context(context)
+    return stack
 
-    def segments(x, count, steps):
-        # By way of (., width), so that the strides of a batch of one do not tell L: a graph would depend on them.
-        x = x.reshape(r, count, -1, width).transpose(0, 1).reshape(-1, width).contiguous()
-        return x.reshape(count, -1, steps, width).unbind(0)
 
-    pieces = segments(x[:, : full * span], full, plan.steps) if full else ()
+def _rows(plan: Plan, b: int) -> list[slice]:
+    return [slice(i, i + plan.rows) for i in range(0, b, plan.rows)]
+
+
+def _pieces(plan: Plan, x: Tensor, fill: Tensor | float = 0.0) -> tuple[Tensor, ...]:
+    """x (r, L, width) in segments (r * chunks, steps, width), the last one padded; views if r = 1."""
+    full, rest = divmod(x.shape[1], plan.span)
+    pieces = _cut(x[:, : full * plan.span], full, plan.steps) if full else ()
     if rest:
-        x = x[:, full * span :]
         steps = plan.steps if plan.padded or rest > plan.steps else rest
+        x = x[:, full * plan.span :]
         if missing := -rest % steps:
-            tail = x.new_empty(r, missing, width)
+            tail = x.new_empty(x.shape[0], missing, x.shape[2])
             tail[:] = fill
             x = torch.cat([x, tail], 1)
-        pieces = (*pieces, *segments(x, 1, steps))
+        pieces = (*pieces, *_cut(x, 1, steps))
     return pieces
 
 
-def _join(pieces: list[Tensor], into: Tensor) -> None:
-    """The reverse of `_pieces`."""
-    r, L, width = into.shape
-    pieces = [x.reshape(r, -1, width) for x in pieces]
-    if surplus := sum(x.shape[1] for x in pieces) - L:
-        pieces[-1] = pieces[-1][:, :-surplus]
-    torch.cat(pieces, 1, out=into)
+def _cut(x: Tensor, count: int, steps: int) -> tuple[Tensor, ...]:
+    # By way of (., width), so that the strides of a batch of one do not tell L: a graph would depend on them.
+    width = x.shape[2]
+    x = x.reshape(x.shape[0], count, -1, width).transpose(0, 1).reshape(-1, width)
+    return x.reshape(count, -1, steps, width).unbind(0)
+
+
+def _places(plan: Plan, into: Tensor) -> tuple[tuple[Tensor, ...], Callable[[], None]]:
+    """Where kernels write (r, L, width), shaped as its `_pieces`, and what to call when they have.
+
+    A full segment of a single sequence is written where it belongs, all else by way of pieces that are copied.
+    """
+    direct = into.shape[1] // plan.span * plan.span if into.shape[0] == 1 else 0
+    there, rest = into[:, :direct], into[:, direct:]
+    places, others = (_pieces(plan, x) if x.shape[1] else () for x in (there, rest))
+
+    def settle() -> None:
+        if others:
+            joined = torch.cat([x.reshape(rest.shape[0], -1, x.shape[-1]) for x in others], 1)
+            rest.copy_(joined[:, : rest.shape[1]])
+
+    return places + others, settle
+
+
+def _targets(
+    plan: Plan, into: list[Tensor], rows: slice, count: int
+) -> tuple[Iterable[tuple], Callable[[], None]]:
+    """`_places` of several results, segment by segment; what has no time is the same in each, what is empty None."""
+    places = [
+        _places(plan, x[rows]) if x.dim() == 3 and x.numel() else ([x if x.numel() else None] * count, None)
+        for x in into
+    ]
+
+    def settle() -> None:
+        for _, one in places:
+            if one is not None:
+                one()
+
+    return zip(*(where for where, _ in places), strict=True), settle
 
 
 def _segments(plan: Plan, ins: list[Tensor | None], rows: slice, softplus: bool) -> list[tuple]:
     """The kernel's inputs but the state, segment by segment. Padding leaves the state alone: u = 0 and decay = 0."""
     L, bias = ins[0].shape[1], ins[7]
     still = -3e4 if softplus else 0.0 if bias is None else -bias  # softplus(-3e4) = 0
-    mine = [x[rows] if x is not None and x.dim() == 3 else x for x in ins]
     fills = [still if i == 1 else 0.0 for i in range(len(ins))]
     cut = [
-        [x] * -(-L // plan.span) if i in (2, 5, 7) else _pieces(plan, x, L, f)
-        for i, (x, f) in enumerate(zip(mine, fills, strict=True))
+        [x] * -(-L // plan.span) if x is None or x.dim() < 3 else _pieces(plan, x[rows], fill)
+        for x, fill in zip(ins, fills, strict=True)
     ]
     return list(zip(*cut, strict=True))
 
 
 def _prepare(ins: list[Tensor | None], acc: torch.dtype) -> list[Tensor | None]:
-    """Detached; A, D and bias in the accumulate dtype; inference tensors copied, else they compile anew."""
-    ins = [x if x is None else x.detach() for x in ins]
+    """Detached, contiguous; A, D and bias in the accumulate dtype; inference tensors copied, else they compile anew."""
+    ins = [x if x is None else x.detach().contiguous() for x in ins]
     ins = [x.clone() if x is not None and x.is_inference() else x for x in ins]
     for i in (2, 5, 7):
-        ins[i] = None if ins[i] is None else ins[i].to(acc).contiguous()
-    for i in (3, 4):
-        ins[i] = ins[i].contiguous()
+        ins[i] = None if ins[i] is None else ins[i].to(acc)
     return ins
 
 
@@ -141,6 +183,19 @@ def _arithmetic(u: Tensor) -> ExitStack:
     return stack
 
 
+def _walk(
+    plan: Plan, kernel: Callable, calls: Iterable[tuple], state: Tensor, softplus: bool
+) -> list[Tensor]:
+    """kernel(*before, state, *after, softplus) one after the other; the state before each, and after the last."""
+    states = [state]
+    for before, after in calls:
+        args = (*before, states[-1], *after, softplus)
+        if len(states) == 2 and plan.padded:  # all others look like the first
+            kernel = kernel.at_once(*args)
+        states += kernel(*args)
+    return states
+
+
 def _forward(backend, cuts, u, delta, A, B, C, D, z, bias, h0, decay, softplus, save):
     """(out, last state, state entering each segment, y before the gate); the last two only if `save`."""
     acc = accumulate_dtype(u)
@@ -150,19 +205,14 @@ def _forward(backend, cuts, u, delta, A, B, C, D, z, bias, h0, decay, softplus, 
         out, last, states, y = _outputs(cuts, u, A, z, save)
         for i in range(0, u.shape[0], plan.rows):
             rows = slice(i, i + plan.rows)
+            segments = _segments(plan, ins, rows, softplus)
+            targets, settle = _targets(plan, [out, y], rows, len(segments))
             h = torch.zeros_like(last[rows]) if h0 is None else _own(h0[rows], acc)
-            entering, outs, ys = [], [], []
-            for args in _segments(plan, ins, rows, softplus):
-                entering.append(h)
-                o, y_, h = plan.forward(*args, h, softplus)
-                outs.append(o)
-                ys.append(y_)
-            last[rows] = h
-            _join(outs, out[rows])
+            calls = ((target + args, ()) for target, args in zip(targets, segments, strict=True))
+            *entering, last[rows] = _walk(plan, plan.forward, calls, h, softplus)
+            settle()
             if save:
                 states[:, rows] = torch.stack(entering)
-            if y.numel():
-                _join(ys, y[rows])
         return out, last, states, y
 
 
@@ -183,24 +233,21 @@ def _backward(backend, cuts, dout, dlast, u, delta, A, B, C, D, z, bias, decay, 
         ins = _prepare([u, delta, A, B, C, D, z, bias, decay], acc)
         into = _gradients(ins, acc)
         dh0 = u.new_empty(dlast.shape, dtype=acc)
-        L = u.shape[1]
+        dout = dout.detach().contiguous()
         for i in range(0, u.shape[0], plan.rows):
             rows = slice(i, i + plan.rows)
-            dh, found = _own(dlast[rows], acc), []
-            douts = _pieces(plan, dout[rows].detach(), L)
-            ys = _pieces(plan, y[rows] if y.numel() else None, L)
-            segments = zip(
-                _segments(plan, ins, rows, softplus), states[:, rows].unbind(0), douts, ys, strict=True
-            )
-            for args, h, do, y_ in reversed(list(segments)):
-                *grads, dh = plan.backward(do, dh, *args, h, y_, softplus)
-                found.append(grads)
-            dh0[rows] = dh
-            for total, parts in zip(into, zip(*reversed(found), strict=True), strict=True):
-                if parts[0] is not None and total.dim() < 3:
-                    total += sum(parts)  # what has no time: A, D, constant B and C
-                elif parts[0] is not None:
-                    _join(parts, total[rows])
+            segments = _segments(plan, ins, rows, softplus)
+            targets, settle = _targets(plan, into, rows, len(segments))
+            douts = _pieces(plan, dout[rows])
+            ys = _pieces(plan, y[rows]) if y.numel() else [None] * len(segments)
+            calls = [
+                ((*target, do), (*args, h, y_))
+                for target, do, args, h, y_ in zip(
+                    targets, douts, segments, states[:, rows].unbind(0), ys, strict=True
+                )
+            ]
+            dh0[rows] = _walk(plan, plan.backward, reversed(calls), _own(dlast[rows], acc), softplus)[-1]
+            settle()
         du, ddelta, dA, dB, dC, dD, dz, ddecay = into
         dbias = ddelta.sum((0, 1), dtype=acc) if bias is not None else ddelta.new_empty(0)
         return [du, ddelta, dA, dB, dC, dD, dz, dbias, dh0, ddecay]
