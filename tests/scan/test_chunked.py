@@ -8,6 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from workbench.scan import chunked
 from workbench.scan.chunked import scan_eager
+from workbench.scan.compiled import compiled
 from workbench.scan.reference import scan_reference
 
 LENGTHS = [1, 15, 16, 17, 255, 256, 257, 511, 512, 513, 1025, 4097]
@@ -127,7 +128,9 @@ def test_gradients_by_finite_differences(constant):
 def test_compiled_kernels_uncompiled_equal_the_oracle(monkeypatch):
     from workbench.scan import chunked_kernels as k
 
-    monkeypatch.setattr(chunked, "_COMPILED", (k.writing_forward(k.steps_forward), k.writing_backward(k.steps_backward)))
+    monkeypatch.setenv("WORKBENCH_COMPILE", "0")
+    kernels = (k.writing_forward(k.steps_forward), k.writing_backward(k.steps_backward))
+    monkeypatch.setattr(chunked, "_COMPILED", [compiled(f) for f in kernels])
     for absent, constant in [((), ""), (NAMES[5:], "BC"), (NAMES[8:], "C")]:
         a = inputs(2, 70, 3, 2, absent=absent, constant=constant)
         expected = values_and_gradients(scan_reference, a)
@@ -239,3 +242,18 @@ def test_no_tensor_is_larger_than_the_inputs_when_the_sequence_is_long(d):
         )
         chunked._backward("eager", cuts, out, last, u, delta, A, B, C, D, z, bias, None, states, y, True)
     assert largest.elements <= L * max(d, n)
+
+
+def test_the_exponential_of_the_compiled_kernels():
+    """Against float64, relative to the result, over all exponents of normal numbers; exact at the ends."""
+    from workbench.scan.chunked_kernels import _base, _decays
+
+    powers = torch.cat([torch.linspace(-126, 127.4, 200_001), torch.linspace(-1, 1, 200_001)])
+    error = (_decays(powers).double() / torch.exp2(powers.double()) - 1).abs().max()
+    assert error < 2e-7
+    ends = torch.tensor([0.0, -127.0, -1e4, -torch.inf, 128.0, torch.inf, torch.nan])
+    expected = torch.tensor([1.0, 0.0, 0.0, 0.0, torch.inf, torch.inf, torch.nan])
+    assert torch.equal(_decays(ends).nan_to_num(-1.0), expected.nan_to_num(-1.0))
+    A = -torch.rand(100) * 20
+    assert torch.allclose(_decays(_base(A)), A.exp(), rtol=2e-6, atol=0)
+    assert torch.equal(_decays(_base(A.double())), A.double().exp()), "float64 is left to torch"

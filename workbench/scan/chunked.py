@@ -159,7 +159,7 @@ def _segments(plan: Plan, ins: list[Tensor | None], rows: slice, softplus: bool)
 
 
 def _prepare(ins: list[Tensor | None], acc: torch.dtype) -> list[Tensor | None]:
-    """Detached, contiguous; A, D and bias in the accumulate dtype; inference tensors copied, else they compile anew."""
+    """Detached and contiguous; A, D, bias in the accumulate dtype; inference tensors copied, or they compile anew."""
     ins = [x if x is None else x.detach().contiguous() for x in ins]
     ins = [x.clone() if x is not None and x.is_inference() else x for x in ins]
     for i in (2, 5, 7):
@@ -208,6 +208,9 @@ def _forward(backend, cuts, u, delta, A, B, C, D, z, bias, h0, decay, softplus, 
             segments = _segments(plan, ins, rows, softplus)
             targets, settle = _targets(plan, [out, y], rows, len(segments))
             h = torch.zeros_like(last[rows]) if h0 is None else _own(h0[rows], acc)
+            if z is not None and not save:  # the graph is to be the same
+                unused = torch.empty(segments[0][0].shape, dtype=acc, device=u.device)
+                targets = ((o, unused) for o, _ in targets)
             calls = ((target + args, ()) for target, args in zip(targets, segments, strict=True))
             *entering, last[rows] = _walk(plan, plan.forward, calls, h, softplus)
             settle()

@@ -14,6 +14,7 @@ autograd looks on: arithmetic in place is allowed.
 from __future__ import annotations
 
 import functools
+import os
 
 import torch
 import torch.nn.functional as F
@@ -49,14 +50,14 @@ def _after_backward(dout, y, z, acc):
 
 
 def _before_backward(ddu, ddecay, dy, u, pre, step, D, softplus, own_decay):
-    """(du, ddelta, dD) from the gradients at step * u, at the decay and at y."""
+    """(du, ddelta, dD for each row) from the gradients at step * u, at the decay and at y."""
     du = ddu * step
     if D is not None:
         du = du + D * dy
     dpre = ddu * u if own_decay else ddu * u + ddecay
     if softplus:
         dpre = dpre * torch.where(pre > 20, 1.0, torch.sigmoid(pre))  # above 20 softplus is the identity
-    return du, dpre, None if D is None else (dy * u).sum((0, 1))
+    return du, dpre, None if D is None else (dy * u).sum(1)
 
 
 def _at(M, t):
@@ -129,7 +130,7 @@ def _decays(x):
     """exp(x), or 2^x where `_base` has seen to that.
 
     Inductor calls a library for the exponential on a CPU, which was half of a segment's time; these dozen operations
-    it fuses. Right to 2e-7; exactly 1 at 0, exactly 0 below the normal numbers, infinite above the largest.
+    it fuses. Right to 2e-7; exactly 1 at 0, exactly 0 below the normal numbers, infinite from 2^127.5 on.
     """
     if not _by_polynomial(x):
         return torch.exp(x)
@@ -159,7 +160,49 @@ def steps_forward(u, delta, A, B, C, D, z, bias, decay, h, softplus):
 
 
 def steps_backward(dout, dh, u, delta, A, B, C, D, z, bias, decay, h, y, softplus):
-    """The gradients of `steps_forward` at u, delta, A, B, C, D, z, decay, h; A's and D's summed over the segment."""
+    """The gradients of `steps_forward` at u, delta, A, B, C, D, z, decay, h; A's and D's summed over the segment.
+
+    On a CPU the channels of a sequence are handed on as rows, a part for each core: Inductor gives each row to one
+    thread in all of its loops, and what one core has written, half a megabyte of states, no other has to fetch.
+    """
+    parts = _parts(u, B, C)
+    if parts == 1:
+        found = _steps_backward(dout, dh, u, delta, A, B, C, D, z, bias, decay, h, y, softplus)
+        du, ddelta, dA, dB, dC, dD, dz, ddecay, dh = found
+        return du, ddelta, dA.sum(0), dB, dC, None if D is None else dD.sum(0), dz, ddecay, dh
+
+    def split(x):  # (1, t, d) to (parts, t, d / parts)
+        return None if x is None else x[0].unflatten(1, (parts, -1)).transpose(0, 1)
+
+    def join(x):
+        return None if x is None else x.transpose(0, 1).flatten(1)[None]
+
+    def rows(x):  # (d, ...) to (parts, d / parts, ...)
+        return x.unflatten(0, (parts, -1))
+
+    D, bias = (None if x is None else rows(x)[:, None] for x in (D, bias))
+    dout, u, delta, z, decay, y = map(split, (dout, u, delta, z, decay, y))
+    found = _steps_backward(
+        dout, rows(dh[0]), u, delta, rows(A), B, C, D, z, bias, decay, rows(h[0]), y, softplus
+    )
+    du, ddelta, dA, dB, dC, dD, dz, ddecay, dh = found
+    du, ddelta, dz, ddecay = map(join, (du, ddelta, dz, ddecay))
+    dA, dB, dC, dh = dA.flatten(0, 1), dB.sum(0)[None], dC.sum(0)[None], dh.flatten(0, 1)[None]
+    return du, ddelta, dA, dB, dC, None if D is None else dD.flatten(), dz, ddecay, dh
+
+
+def _parts(u, B, C):
+    """A part for each core, of 32 channels at least; none where B or C are constant, which come by channel."""
+    if u.device.type != "cpu" or u.shape[0] > 1 or B.dim() == 2 or C.dim() == 2:
+        return 1
+    fit = [
+        p for p in range(1, min(os.cpu_count() or 1, 8) + 1) if u.shape[2] % p == 0 and u.shape[2] // p >= 32
+    ]
+    return max(fit, default=1)
+
+
+def _steps_backward(dout, dh, u, delta, A, B, C, D, z, bias, decay, h, y, softplus):
+    """As `steps_backward`, but A's and D's by row: A (d, n) or (r, d, n), D and bias (d) or (r, 1, d)."""
     acc = h.dtype
     uf, pre, step, dl, du = _before(u, delta, bias, decay, softplus, acc)
     Bf, Cf = B.to(acc), C.to(acc)
@@ -188,7 +231,7 @@ def steps_backward(dout, dh, u, delta, A, B, C, D, z, bias, decay, h, y, softplu
     return (
         gu,
         gdelta,
-        dA.sum(0),
+        dA,
         _sum_d(du, G, B),
         _sum_d(dy, H, C),
         gD,
@@ -236,6 +279,7 @@ def bulk_backward(dout, dh, u, delta, A, B, C, D, z, bias, decay, h, y, softplus
     ddl = W.mul_(A).sum(-1)
 
     gu, gdelta, gD = _before_backward(ddu, ddl, dy, uf, pre, step, D, softplus, decay is not None)
+    gD = None if D is None else gD.sum(0)
     return gu, gdelta, dA, dB, dC, gD, dz, None if decay is None else ddl, dh
 
 
