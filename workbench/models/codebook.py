@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from workbench.manifolds.nearest import CodeTable, code_table
+from workbench.models.movable import Movable
 
 
-class Codebook(nn.Module):
-    """K codes, held as tangent vectors at the origin in float64, whatever dtype the model around them is cast to.
+class Codebook(Movable):
+    """K codes, held as `Movable` says in float64, whatever dtype the model around them is cast to.
 
     usage: moving share of the points that chose each code, starts at 1/K. moments: moving averages of the moments of
     those points, whose centroid the code is. trainable: the codes are a parameter for an optimiser instead.
@@ -26,7 +27,7 @@ class Codebook(nn.Module):
         # Not registered: the curvature is the state of the quantiser around, and stands in a file once.
         self._spaces, self.size = (manifold, metric), size
         start = torch.randn(size, dim, generator=generator, dtype=torch.float64) * 0.1
-        self.tangent = nn.Parameter(start, requires_grad=trainable)
+        self._hold(start, trainable)
         self.register_buffer("usage", torch.full((size,), 1 / size, dtype=torch.float64))
         self.register_buffer("moments", metric.moments(self.points().detach()) / size)
         self._key: tuple | None = None
@@ -41,14 +42,15 @@ class Codebook(nn.Module):
         return self._spaces[1]
 
     def points(self) -> Float[Tensor, "k n"]:
-        """The codes; differentiable in the tangent vectors where those are trainable."""
+        """The codes; differentiable in what holds them where that is trainable."""
         # The clone is what autograd keeps: a revival may then write between a forward and its backward pass.
-        return self.manifold.from_tangent(self.tangent.clone())
+        held = self.held.clone()
+        return self.manifold.from_tangent(held) if self.place is None else held
 
     def frozen(self, dtype: torch.dtype = torch.float64) -> tuple[Tensor, CodeTable]:
         """The codes and their table for `nearest_code`, without gradient, kept until the codes change."""
-        t = self.tangent
-        key = (t._version, t.data_ptr(), t.device, float(self.manifold.c.detach()))
+        t = self.held
+        key = (t._version, t.data_ptr(), t.device, self.place is None, float(self.manifold.c.detach()))
         if self._key != key:
             self._key, self._cache = key, {}
         if dtype not in self._cache:
@@ -62,7 +64,7 @@ class Codebook(nn.Module):
     def set(self, points: Float[Tensor, "k n"], members: Tensor, index: Int[Tensor, " n"]) -> None:
         """New codes, with the moments of these members; their usage starts at the mean, so that small clusters
         have the time it takes to forget before they count as dead."""
-        self.tangent.copy_(self.manifold.to_tangent(points))
+        self.put(points)
         counts, moments = self._sums(members, index)
         # A code nobody chose weighs as one point would.
         lonely = (counts == 0).unsqueeze(1)
@@ -96,7 +98,7 @@ class Codebook(nn.Module):
             return 0
         order = torch.randperm(len(x), generator=generator).to(x.device)
         drawn = x[order[torch.arange(len(dead), device=x.device) % len(x)]]
-        self.tangent[dead] = self.manifold.to_tangent(drawn)
+        self.put(drawn, dead)
         self.usage[dead] = 1 / self.size
         self.moments[dead] = self.metric.moments(drawn) / self.size
         return len(dead)

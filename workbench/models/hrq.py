@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from workbench.errors import CheckpointError, DataError, ParameterError, WorkbenchError, suggest
 from workbench.files import load_tensors, save_tensors
 from workbench.manifolds import make
+from workbench.models.movable import Movable
 from workbench.models.residual_quantizer import ResidualQuantizer
 from workbench.nn import MobiusActivation, MobiusLinear, PoincareLinear
 
@@ -272,7 +273,7 @@ class HRQVAE(_Model):
         return HRQOutput(out * self.deviation + self.mean, codes, (out - scaled).square().mean(), losses)
 
 
-class HRQTable(_Model):
+class HRQTable(_Model, Movable):
     """One point for each of `size` nodes, and codes for them; node i is row i."""
 
     kind = "HRQ table"
@@ -282,11 +283,11 @@ class HRQTable(_Model):
         super().__init__(size, config)
         generator = torch.Generator().manual_seed(config.seed)
         start = torch.randn(size, config.dim, generator=generator, dtype=torch.float64)
-        self.tangent = nn.Parameter(start * config.scale)
+        self._hold(start * config.scale)
 
     def points(self, nodes: Int[Tensor, " n"] | None = None) -> Float[Tensor, "n k"]:
         """Float64 points of all nodes, or of these; differentiable in the table."""
-        return self.manifold.from_tangent(self.tangent if nodes is None else self.tangent[nodes])
+        return self.located(nodes)
 
     @torch.no_grad()
     def tokenize(self, nodes: Int[Tensor, " n"] | None = None) -> Int[Tensor, "n levels"]:

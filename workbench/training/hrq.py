@@ -1,9 +1,9 @@
 """Fitting HRQ: an autoencoder with a quantised middle, or a table of points with codes that say where they lie.
 
-Points are reached through tangent vectors at the origin, so that plain Adam serves in all three spaces. The rate
-falls along a cosine. Codes are no longer revived in the last tenth of the steps, so that none is left where it was
-thrown. All randomness of a step comes from (seed, step): a resumed run is the same run, bit for bit, on the same
-machine.
+Points are reached through tangent vectors at the origin, so that plain Adam serves in all three spaces; or they are
+themselves the parameters and Riemannian Adam moves them (`workbench.training.riemannian`). The rate falls along a
+cosine. Codes are no longer revived in the last tenth of the steps, so that none is left where it was thrown. All
+randomness of a step comes from (seed, step): a resumed run is the same run, bit for bit, on the same machine.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from workbench.models.hrq import HRQVAE, HRQConfig, HRQTable
 from workbench.threads import one_thread
 from workbench.training.checkpoints import pack, refuse_another_run, unpack
 from workbench.training.embedding import Closure, checked_closure
+from workbench.training.riemannian import make_optimizer, release
 
 CHECKPOINT = "hrq-training"
 QUIET = 0.9  # share of the steps after which no code is revived
@@ -72,13 +73,11 @@ def _check(whole: dict, positive: dict) -> None:
 class HRQTrainer:
     """One step at a time. loss(step) -> (loss, its parts by name); identity: what a resumed run must share."""
 
-    def __init__(self, model, loss: Loss, steps: int, lr: float, identity: dict):
+    def __init__(self, model, loss: Loss, steps: int, lr: float, identity: dict, optimizer: str = "adam"):
         self.model, self.loss, self.steps, self.lr = model.train(), loss, steps, lr
         self.identity = json.loads(json.dumps({"kind": CHECKPOINT, **identity}))
+        self.optimizer = make_optimizer(optimizer, model, lr)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        # Not the fused one, which writes parameters without raising their version: codebooks, which keep what
-        # follows from their codes until those change, would not notice.
-        self.optimizer = torch.optim.Adam(self.parameters, lr=lr, foreach=True)
         self.revive_below = model.quantizer.revive_below
         self.step, self.skipped, self.in_a_row, self.history = 0, 0, 0, []
 
@@ -163,6 +162,7 @@ def _run(trainer: HRQTrainer, start: Callable[[], None], report, checkpoint, eve
             if checkpoint and trainer.step:
                 trainer.save(checkpoint)
     trainer.model.quantizer.revive_below = trainer.revive_below
+    release(trainer.model)
     counts = trainer.counts()
     if counts["skipped"] or counts["clipped"]:
         warnings.warn(
@@ -180,6 +180,7 @@ def fit_vae(
     steps: int = 900,
     batch: int = 512,
     lr: float = 2e-3,
+    optimizer: str = "adam",
     weight: float = 0.1,
     seed: int = 0,
     report: int = 100,
@@ -192,9 +193,11 @@ def fit_vae(
     """Fit an autoencoder of features (n, f), floating point, whose middle is quantised.
 
     The loss is the squared error in units of the features' variance and `weight` times the quantiser's losses. batch:
-    rows a step, at most all. seed: of the batches (the config has that of the model). checkpoint: a file written
-    every `checkpoint_every` steps and when interrupted, and continued from if it exists. on_report(trainer, row): for
-    live views, each `report` steps.
+    rows a step, at most all. optimizer: "adam", or "riemannian" for codebooks that are parameters (update="gradient"
+    in a curved space), which then move as points of the manifold; weights are Euclidean and move as with "adam", so
+    that with update="ema" or in flat space there is no difference. seed: of the batches (the config has that of the
+    model). checkpoint: a file written every `checkpoint_every` steps and when interrupted, and continued from if it
+    exists. on_report(trainer, row): for live views, each `report` steps.
 
     DataError for bad features, or fewer of them than codes; ParameterError for bad settings, or where no gradient is
     finite any more; CheckpointError for the checkpoint of another run.
@@ -215,11 +218,11 @@ def fit_vae(
 
     identity = {
         "config": asdict(model.config),
-        "settings": dict(steps=steps, batch=batch, lr=lr, weight=weight, seed=seed),
+        "settings": dict(steps=steps, batch=batch, lr=lr, optimizer=optimizer, weight=weight, seed=seed),
         "data": _digest(x.cpu()),
     }
     order = torch.randperm(len(x), generator=_generator(seed, -1)).to(device)[:MOST_POINTS]
-    trainer = HRQTrainer(model, loss, steps, lr, identity)
+    trainer = HRQTrainer(model, loss, steps, lr, identity, optimizer)
     return _run(trainer, lambda: model.prepare(x, order), report, checkpoint, checkpoint_every, progress,
                 on_report)  # fmt: skip
 
@@ -247,6 +250,7 @@ def fit_joint(
     epochs: int = 70,
     batch: int = 512,
     lr: float = 0.1,
+    optimizer: str = "adam",
     negatives: int = 50,
     self_negative: bool = True,
     weight: float = 1.0,
@@ -261,9 +265,11 @@ def fit_joint(
 ) -> HRQFit:
     """Fit a point and codes for each node of a hierarchy: contrastive loss of the closure's pairs, and quantisation.
 
-    The loss is `contrastive` and `weight` times the quantiser's losses of both nodes of a pair. negatives: nodes
-    drawn for each pair. self_negative: see `contrastive`. closure: pairs [ancestor, descendant] to learn from, by
-    default all. The other arguments and errors are as in `fit_vae`; DataError where there are no pairs.
+    The loss is `contrastive` and `weight` times the quantiser's losses of both nodes of a pair. optimizer: "adam"
+    moves tangent vectors at the origin, "riemannian" the points themselves, of table and trainable codebooks; in flat
+    space they are the same. negatives: nodes drawn for each pair. self_negative: see `contrastive`. closure: pairs
+    [ancestor, descendant] to learn from, by default all. The other arguments and errors are as in `fit_vae`;
+    DataError where there are no pairs.
 
     Source: Piękos et al. 2025, the supervised WordNet experiment.
     """
@@ -299,9 +305,9 @@ def fit_joint(
 
     identity = {
         "config": asdict(model.config),
-        "settings": dict(epochs=epochs, batch=batch, lr=lr, negatives=negatives, self_negative=self_negative,
-                         weight=weight, seed=seed),
+        "settings": dict(epochs=epochs, batch=batch, lr=lr, optimizer=optimizer, negatives=negatives,
+                         self_negative=self_negative, weight=weight, seed=seed),
         "data": [hierarchy.fingerprint(), _digest(array)],
     }  # fmt: skip
-    trainer = HRQTrainer(model, loss, epochs * batches, lr, identity)
+    trainer = HRQTrainer(model, loss, epochs * batches, lr, identity, optimizer)
     return _run(trainer, start, report, checkpoint, checkpoint_every, progress, on_report)
