@@ -56,13 +56,21 @@ def test_features_are_the_best_approximation_of_the_table_at_their_rank(monkeypa
     for u, sequence in enumerate(data.train):
         taken[sequence, u] = 1
     if source != "text":
-        norms = np.maximum(np.linalg.norm(taken, axis=1, keepdims=True), 1e-300)
-        tables = [taken] if source == "interactions" else [*tables, taken / norms]
-    u, s, _ = np.linalg.svd(np.hstack(tables), full_matrices=False)
-    best = u[:, :8] * s[:8]
+        tables = [taken] if source == "interactions" else [*tables, unit(taken)]
+    best = []
+    for table in tables:
+        u, s, _ = np.linalg.svd(table, full_matrices=False)
+        best.append(u[:, : 8 // len(tables)] * s[: 8 // len(tables)])
+    best = best[0] if len(best) == 1 else np.hstack([unit(part) for part in best])
     np.testing.assert_allclose(found @ found.T, best @ best.T, atol=1e-8)
-    np.testing.assert_allclose(np.linalg.norm(found, axis=0), s[:8], atol=1e-8)
-    assert (found[np.abs(found).argmax(axis=0), np.arange(8)] > 0).all()
+    np.testing.assert_allclose(np.linalg.norm(found, axis=0), np.linalg.norm(best, axis=0), atol=1e-8)
+    if source != "both":
+        assert (found[np.abs(found).argmax(axis=0), np.arange(8)] > 0).all()
+
+
+def unit(rows):
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(norms > 1e-9, norms, 1)
 
 
 def test_features_equal_scikit_learns_truncated_svd_up_to_sign():
@@ -106,6 +114,7 @@ def test_the_default_data_have_features_of_the_default_dimension_in_the_shape_of
         ({"source": "txt"}, ParameterError, "source must be"),
         ({"dim": 0}, ParameterError, "dim must be from 1 to 4"),
         ({"dim": 5}, ParameterError, "5 items and 4 columns, not 5"),
+        ({"dim": 1, "source": "both"}, ParameterError, "at least 2"),
         ({"min_items": 9}, DataError, "nothing is known about the items"),
     ],
 )

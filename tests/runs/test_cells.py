@@ -1,8 +1,11 @@
 """A sweep that was stopped goes on where it stopped, and never with what a change made wrong."""
 
+import json
+
 import numpy as np
 import pytest
 
+import workbench.manifolds.base  # noqa: F401  (a module that numbers can come from)
 from workbench.errors import ParameterError
 from workbench.runs.cells import Cells
 
@@ -90,3 +93,13 @@ def test_a_result_that_is_no_number_is_refused_and_nothing_is_kept(tmp_path):
     with pytest.raises(ParameterError, match="finite"):
         Cells("sweep", folder=tmp_path)(lambda: float("nan"))
     assert not list(tmp_path.rglob("*.json"))
+
+
+def test_cells_on_several_processes_come_in_order_and_only_the_missing_are_computed(tmp_path):
+    cells = Cells("sweep", folder=tmp_path)
+    assert cells(json.dumps, obj=[2]) == "[2]"
+    calls = [{"obj": [i]} for i in range(4)]
+    assert list(cells.each(json.dumps, calls, jobs=2)) == ["[0]", "[1]", "[2]", "[3]"]
+    assert (cells.computed, cells.remembered) == (4, 1)
+    assert list(cells.each(json.dumps, calls, jobs=2)) == list(cells.each(json.dumps, calls))
+    assert (cells.computed, cells.remembered) == (4, 9)

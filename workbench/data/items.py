@@ -31,11 +31,12 @@ def item_features(
         seed: of the iteration on large tables. The sign of each column makes its largest entry positive.
         source: "text": TF-IDF of title words and attributes, rows of length one (those of an item without any
             are zero, and items described alike get the same vector); "interactions": who took the item in
-            training, 1 or 0; "both": the two side by side, rows of either scaled to length one.
+            training, 1 or 0; "both": half of the entries from each, scaled to rows of length one. (A single SVD
+            of the two tables side by side would be all words: there are few, and they tell many items alike.)
         min_items: words and attributes of fewer items are left out, as they relate no two items.
 
     Returns:
-        float64, columns by falling singular value.
+        float64, columns by falling singular value ("both": of each half).
 
     Raises:
         DataError: "text", and nothing is known about the items.
@@ -43,17 +44,17 @@ def item_features(
 
     Reference: Deerwester et al. (1990), Indexing by latent semantic analysis.
     """
-    from scipy import sparse
-
     if source not in ("text", "interactions", "both"):
         raise ParameterError(f"source must be 'text', 'interactions' or 'both', not {source!r}")
-    parts = []
-    if source != "interactions":
-        parts.append(_tf_idf(data, min_items))
-    if source != "text":
-        taken = _taken(data)
-        parts.append(_unit_rows(taken) if source == "both" else taken)
-    return _truncated(sparse.hstack(parts, format="csr"), dim, seed)
+    if source != "both":
+        return _truncated(_tf_idf(data, min_items) if source == "text" else _taken(data), dim, seed)
+    words, users = _tf_idf(data, min_items), _unit_rows(_taken(data))
+    if dim < 2:
+        raise ParameterError(f"dim must be at least 2 for source='both', not {dim}")
+    share = min(dim // 2, *words.shape)
+    parts = _truncated(words, share, seed), _truncated(users, dim - share, seed)
+    lengths = [np.linalg.norm(part, axis=1, keepdims=True) for part in parts]
+    return np.hstack([part / np.where(n > 1e-9, n, 1) for part, n in zip(parts, lengths, strict=True)])
 
 
 def _tf_idf(data: Interactions, min_items: int) -> sparse.csr_array:

@@ -6,7 +6,7 @@ import inspect
 import json
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from workbench.files import write_json
 from workbench.paths import cache_dir, checkout
 from workbench.runs import keys
 from workbench.runs.recording import plain, versions
+from workbench.threads import spread
 
 log = logging.getLogger(__name__)
 DECIDING = (
@@ -51,15 +52,29 @@ class Cells:
 
     def __call__(self, function: Callable[..., Any], **parameters: Any) -> Any:
         """The result of the function for these parameters. ParameterError for one that JSON has no word for."""
-        about = {"function": function.__qualname__, "parameters": plain(parameters, "parameters")}
-        path = self.folder / f"{keys.key(about | _deciding(function))}.json"
-        if not self.fresh and (kept := _read(path)) is not None:
-            self.remembered += 1
-            return kept["result"]
-        result = plain(function(**parameters), "the result")
-        self.computed += 1
-        write_json(path, about | {"result": result})
-        return result
+        return next(self.each(function, [parameters]))
+
+    def each(
+        self, function: Callable[..., Any], calls: Iterable[Mapping[str, Any]], jobs: int = 1
+    ) -> Iterator[Any]:
+        """The results for several sets of parameters, in their order; what is missing is computed on `jobs` processes
+        (a function of a module then, see `workbench.threads.spread`) and kept one by one."""
+        calls, deciding = list(calls), _deciding(function)
+        about = [
+            {"function": function.__qualname__, "parameters": plain(dict(c), "parameters")} for c in calls
+        ]
+        paths = [self.folder / f"{keys.key(a | deciding)}.json" for a in about]
+        found = [None if self.fresh else _read(path) for path in paths]
+        missing = [c for c, kept in zip(calls, found, strict=True) if kept is None]
+        new = spread(function, missing, jobs) if jobs > 1 else (function(**c) for c in missing)
+        for told, path, kept in zip(about, paths, found, strict=True):
+            if kept is None:
+                kept = told | {"result": plain(next(new), "the result")}
+                self.computed += 1
+                write_json(path, kept)
+            else:
+                self.remembered += 1
+            yield kept["result"]
 
 
 def _folder() -> Path:

@@ -21,8 +21,8 @@ from workbench.errors import ParameterError, suggest
 
 BACKENDS = ("reference", "eager", "compile", "triton", "mamba_ssm")
 # Numbers of state updates (b L d n) after which compiling pays on a CPU: half a minute of eager training, as long as
-# the compiler takes (the first time twice that, as it prepares headers). Not ssd: its time goes into matrix products, which compiling leaves as they are. A call costs as
-# much as OVERHEAD updates before its first.
+# the compiler takes (twice that the first time, as it prepares headers). Not ssd: its time goes into matrix products,
+# which compiling leaves as they are. A call costs as much as OVERHEAD updates before its first.
 PAYS = {"selective_scan": 2**32, "ssd": math.inf}
 OVERHEAD = 2**17
 

@@ -10,15 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from workbench.data import Hierarchy, trees, wordnet
+from workbench.data import Hierarchy, interactions, trees, wordnet
+from workbench.data.items import item_features
 from workbench.evaluation.codes import code_report
 from workbench.evaluation.generation import hypernym_generation, hypernym_split
 from workbench.manifolds import Euclidean, PoincareBall
 from workbench.models.codes import capacity, deduplicate
+from workbench.models.hrq import HRQConfig
 from workbench.models.residual_quantizer import ResidualQuantizer
 from workbench.models.sarkar import sarkar
 from workbench.models.stress import stress, stress_embedding
 from workbench.training.multitoken import fit_multitoken
+from workbench.training.tokenizers import next_item_run
 
 KEPT = ("uniqueness", "rank_correlation", "prefix_lca", "error")
 
@@ -117,3 +120,38 @@ def _recall(codes: Tensor, h: Hierarchy, epochs: int, seed: int) -> float:
     split = hypernym_split(h)
     fit = fit_multitoken(*torch.from_numpy(split.train).T, deduplicate(codes), epochs=epochs, seed=seed)
     return hypernym_generation(fit.model, fit.trie, split).recall
+
+
+def next_item_cell(
+    items: str,
+    space: str,
+    dim: int,
+    radius: float,
+    levels: int,
+    codes: int,
+    features: int,
+    vae_steps: int,
+    lr: float,
+    epochs: int,
+    per_epoch: int,
+    history: int,
+    seed: int,
+    validate: bool,
+    dealt: bool = False,
+    users: int = 0,
+    device: str = "cpu",
+) -> dict:
+    """A row of `next_item_run` on interactions by name; features: entries of an item's vector, half of them from
+    words and half from users. codes: in a level, 0 for the power of two nearest to the root of the number of items.
+    users: asked at most, 0 for all."""
+    data = interactions.load(items)
+    vectors = item_features(data, min(features, data.n_items - 1), seed=0, source="both")
+    codes = codes or 2 ** round(np.log2(data.n_items) / 2)
+    config = HRQConfig(space=space, dim=dim, radius=radius, levels=levels, codebook_size=codes)
+    row = next_item_run(
+        data, vectors, config, vae=dict(steps=vae_steps, device=device), history=history, users=users or None,
+        seed=seed, validate=validate, dealt=dealt, epochs=epochs, per_epoch=per_epoch, batch=256, lr=lr,
+        device=device,
+    )  # fmt: skip
+    about = {"items": items, "n_users": data.n_users, "n_items": data.n_items}
+    return row | about | {"codes": codes, "lr": lr, "validate": validate}

@@ -127,29 +127,33 @@ def next_item_run(
     k: int = 10,
     seed: int = 0,
     validate: bool = False,
+    dealt: bool = False,
     network: Mapping | None = None,
     **fitting,
 ) -> dict:
     """Features of items → autoencoder with a quantised middle → unique names → next-item generation.
 
     vae: arguments of `fit_vae`. users: ask only for the first so many targets. validate: ask for the validation
-    targets. network: sizes of the transformer (`MultitokenConfig`).
+    targets. dealt: deal the names out among the items at random, so that they mean nothing: what is lost is what the
+    names are worth. network: sizes of the transformer (`MultitokenConfig`).
     """
     config = replace(config, seed=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         fit = fit_vae(features, config, seed=seed, report=1, **(vae or {}))
     codes = fit.model.tokenize(torch.from_numpy(features))
+    rebuilt, codes = fit.model.from_tokens(codes).cpu().numpy() - features, codes.cpu()
     names = deduplicate(codes)
+    if dealt:
+        names = names[torch.randperm(len(names), generator=torch.Generator().manual_seed(seed))]
     sources, targets = next_item_pairs(data, history)
     shape = MultitokenConfig.for_codes(names, history=history, **(network or {}))
     model = fit_multitoken(sources, targets, names, shape, seed=seed, **fitting)
     held = data.valid if validate else data.test
     held = Held(*(part[:users] for part in held))
     found = next_item_generation(model.model, model.trie, data, held, ks=(k,))
-    rebuilt = fit.model.from_tokens(codes).numpy() - features
     return {
-        "space": config.space, "dim": config.dim, "radius": config.radius, "seed": seed,
+        "space": config.space, "dim": config.dim, "radius": config.radius, "seed": seed, "dealt": dealt,
         "nmse": float((rebuilt**2).sum() / ((features - features.mean(0)) ** 2).sum()),
         "uniqueness": uniqueness(codes), "recall": found.recall[k], "ndcg": found.ndcg[k],
         "popularity": found.popularity_recall[k], "popularity_ndcg": found.popularity_ndcg[k],
