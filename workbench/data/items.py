@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
+from threadpoolctl import threadpool_limits
 
 from workbench.data._sequences import Interactions, Names
 from workbench.data.hierarchy import Hierarchy
@@ -106,15 +107,16 @@ def _truncated(table: sparse.csr_array, dim: int, seed: int) -> Float[np.ndarray
             f"dim must be from 1 to {most}, as the table has {table.shape[0]:,} items and "
             f"{table.shape[1]:,} columns, not {dim}"
         )
-    if table.shape[0] * table.shape[1] <= DENSE or dim >= most:
-        _, _, v = np.linalg.svd(table.toarray(), full_matrices=False)
-        v = v[:dim]
-    else:
-        from scipy.sparse.linalg import svds
+    with threadpool_limits(1):  # else the last bits depend on the threads that the process happens to have
+        if table.shape[0] * table.shape[1] <= DENSE or dim >= most:
+            _, _, v = np.linalg.svd(table.toarray(), full_matrices=False)
+            v = v[:dim]
+        else:
+            from scipy.sparse.linalg import svds
 
-        start = np.random.default_rng(seed).standard_normal(most)
-        _, _, v = svds(table, k=dim, v0=start)
-        v = v[::-1]
+            start = np.random.default_rng(seed).standard_normal(most)
+            _, _, v = svds(table, k=dim, v0=start)
+            v = v[::-1]
     vectors = table @ v.T  # U·Σ; by product, as equal rows then get equal vectors to the last bit
     largest = np.abs(vectors).argmax(axis=0)
     return vectors * np.where(vectors[largest, np.arange(dim)] < 0, -1.0, 1.0)
