@@ -106,8 +106,10 @@ def test_the_disk_shows_every_point_and_names_every_code():
     texts = [note.text for note in fig.layout.annotations]
     assert "<b>0</b> whales &amp; co" in texts
     assert {"borders", "finer", "codes"} <= set(traces(fig)) and "own-border" not in traces(fig)
-    fills = [t for t in fig.data if t.uid.startswith("cells-")]
+    fills = [t for t in fig.data if t.uid.startswith("cell-")]
     assert all(t.fill == "toself" and "0.34" in t.fillcolor for t in fills)
+    assert len(fills) == fig.layout.meta["cells"]
+    assert "<b>code 0 whales &amp; co</b>" in traces(fig)["cell-0"].text
     assert "finer" not in traces(plots.cells(points, codes, books, deeper=False))
 
 

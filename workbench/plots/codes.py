@@ -92,10 +92,10 @@ def cells(
     fig, cut = go.Figure(), dict(flat=flat, unit=side / (2 * REACH))
     tiles = voronoi(book, within=within, **cut)
     hues = _hues(tiles, len(book))
-    for k, hue in enumerate(HUES):
-        mine = [tile.outline for tile in tiles if hues[tile.site] == k]
-        if mine:
-            fig.add_trace(_filled(mine, hue, uid=f"cells-{k}"))
+    texts = _named(code[inside], len(book), names)
+    about = _about(code[inside], texts)
+    for tile in tiles:
+        fig.add_trace(_filled(tile, HUES[hues[tile.site]], about[tile.site]))
     if finer:
         lines = [np.zeros(0, complex)]
         for k, sites in finer.items():
@@ -107,8 +107,7 @@ def cells(
     if within:
         fig.add_trace(polyline(outline_of(within, **cut), uid="own-border", width=2.6, color=INK))
     _add_points(fig, z, inside, code, hues, hover)
-    texts = _named(code[inside], len(book), names)
-    placed = _add_sites(fig, book, tiles, code[inside], texts, z, label_top, label_size, side)
+    placed = _add_sites(fig, book, tiles, code[inside], texts, about, z, label_top, label_size, side)
     meta = {"points": int(inside.sum()), "cells": len(tiles), "labels": placed}
     return finish(fig, title=title, subtitle=subtitle, right=20, side=side, meta=meta)
 
@@ -231,10 +230,11 @@ def _hues(tiles: list[Cell], count: int) -> list[int]:
     return [found[place[i]] if i in place else -1 for i in range(count)]
 
 
-def _filled(outlines: list[np.ndarray], hue: str, *, uid: str) -> go.Scatter:
-    line = np.concatenate([np.append(outline, np.nan) for outline in outlines])
+def _filled(tile: Cell, hue: str, about: str) -> go.Scatter:
+    """One trace a cell: only then does the pointer know in which it is."""
     tint = "rgba({}, {}, {}, 0.34)".format(*hex_to_rgb(hue))
-    return polyline(line, uid=uid, width=0, fill="toself", fillcolor=tint)
+    told = dict(hoveron="fills", hoverinfo="text", text=about, customdata=[tile.site])
+    return polyline(tile.outline, uid=f"cell-{tile.site}", width=0, fill="toself", fillcolor=tint, **told)
 
 
 def _add_points(fig: go.Figure, z, inside, code, hues, hover) -> None:
@@ -245,7 +245,8 @@ def _add_points(fig: go.Figure, z, inside, code, hues, hover) -> None:
     for k in range(-1, len(HUES)):
         mine = np.flatnonzero(inside & (np.asarray(hues)[code] == k))
         if mine.size:
-            fig.add_trace(_dots(z, mine, GREY if k < 0 else HUES[k], size, hover, f"points-{k}"))
+            dots = _dots(z, mine, GREY if k < 0 else HUES[k], size, hover, f"points-{k}")
+            fig.add_trace(dots.update(customdata=code[mine]))
 
 
 def _dots(z, index, color: str, size: float, hover, uid: str, outline: float = 0.6) -> go.Scatter:
@@ -264,7 +265,16 @@ def _named(codes: np.ndarray, count: int, names) -> list[str]:
     return [f"{i} {names.get(i, '')}".strip() if used[i] else "" for i in range(count)]
 
 
-def _add_sites(fig, book, tiles, codes, texts, z, limit: int, font: float, side: int) -> dict:
+def _about(codes: np.ndarray, texts: list[str]) -> list[str]:
+    """What every code says of itself under the pointer."""
+    size = np.bincount(codes, minlength=len(texts))
+    return [
+        f"<b>code {html.escape(text or str(i))}</b><br>{n:,} member{'s' * (n != 1)}"
+        for i, (text, n) in enumerate(zip(texts, size.tolist(), strict=True))
+    ]
+
+
+def _add_sites(fig, book, tiles, codes, texts, about, z, limit: int, font: float, side: int) -> dict:
     """Codes as crosses, and their names where they find room, those of many members first."""
     unit, half = side / (2 * REACH), side / 2
     size = np.bincount(codes, minlength=len(book))
@@ -275,8 +285,7 @@ def _add_sites(fig, book, tiles, codes, texts, z, limit: int, font: float, side:
     fig.add_trace(
         go.Scatter(
             x=book[known].real, y=book[known].imag, mode="markers", marker=look, uid="codes", showlegend=False,
-            customdata=known,
-            text=[f"<b>code {html.escape(texts[i] or str(i))}</b><br>{size[i]:,} members" for i in known],
+            customdata=known, text=[about[i] for i in known],
             hovertemplate="%{text}<extra></extra>",
         )
     )  # fmt: skip

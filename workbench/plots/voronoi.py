@@ -109,7 +109,7 @@ def _cut_all(polygon: np.ndarray, own, others: np.ndarray, flat: bool) -> np.nda
         return polygon
     a, b = _half_plane(own, np.asarray(others, dtype=complex), flat)
     # A line that misses the polygon misses what others leave of it; those that take most go first.
-    deepest = ((np.conj(a)[:, None] * polygon).real + b[:, None]).min(1)
+    deepest = (_parts(a) @ _parts(polygon).T + b[:, None]).min(1)
     for i in np.argsort(deepest):
         if deepest[i] >= 0 or len(polygon) < 3:
             break
@@ -121,16 +121,29 @@ def _cut_all(polygon: np.ndarray, own, others: np.ndarray, flat: bool) -> np.nda
 
 def _cut(polygon: np.ndarray, value: np.ndarray) -> np.ndarray:
     """The part of a convex polygon where `value`, affine and given at its corners, is not negative."""
-    after, value_after = np.roll(polygon, -1), np.roll(value, -1)
-    crosses = (value < 0) != (value_after < 0)
-    share = np.where(crosses, value / np.where(crosses, value - value_after, 1), 0)
-    corners = np.stack([polygon, polygon + share * (after - polygon)], 1).ravel()
-    return corners[np.stack([value >= 0, crosses], 1).ravel()]
+    after, value_after = _next(polygon), _next(value)
+    kept = value >= 0
+    crosses = kept != _next(kept)
+    corners, chosen = np.empty((len(polygon), 2), complex), np.empty((len(polygon), 2), bool)
+    corners[:, 0], chosen[:, 0], chosen[:, 1] = polygon, kept, crosses
+    i = crosses.nonzero()[0]
+    corners[i, 1] = polygon[i] + value[i] / (value[i] - value_after[i]) * (after[i] - polygon[i])
+    return corners[chosen]
+
+
+def _parts(z: np.ndarray) -> np.ndarray:
+    """Complex numbers as rows of two, whose inner products are Re(ā k)."""
+    return np.ascontiguousarray(z).view(float).reshape(-1, 2)
+
+
+def _next(x: np.ndarray) -> np.ndarray:
+    """np.roll(x, -1), which a picture of cells within cells asks for ten thousand times, without its generality."""
+    return np.concatenate((x[1:], x[:1]))
 
 
 def _across(polygon: np.ndarray, sites: np.ndarray, own: int, flat: bool) -> frozenset[int]:
     """The sites that share an edge with this cell: those as near as its own in the middle of an edge."""
-    after = np.roll(polygon, -1)
+    after = _next(polygon)
     inner = (abs(after - polygon) > 1e-9) & ~(_on_rim(polygon) & _on_rim(after) & _short(polygon, after))
     middle = ((polygon + after) / 2)[inner]
     if not len(middle):
@@ -153,7 +166,7 @@ def _outline(polygon: np.ndarray, flat: bool, unit: float) -> np.ndarray:
     """The closed border in the disk, every edge with the points it needs and the rim with no more than that."""
     rim = _on_rim(polygon)
     # A run of the rim needs every eighth corner only: those whose two neighbours are rim, too, may go.
-    idle = rim & np.roll(rim, 1) & np.roll(rim, -1) & _short(polygon, np.roll(polygon, -1))
+    idle = rim & np.roll(rim, 1) & _next(rim) & _short(polygon, _next(polygon))
     idle &= _short(np.roll(polygon, 1), polygon)
     polygon = polygon[~idle | (np.arange(len(polygon)) % 8 == 0)]
     if flat:
@@ -161,8 +174,8 @@ def _outline(polygon: np.ndarray, flat: bool, unit: float) -> np.ndarray:
     rim = _on_rim(polygon)
     inside = np.minimum(abs(polygon), 1.0)
     z = np.where(rim, polygon / abs(polygon), polygon / (1 + np.sqrt((1 - inside) * (1 + inside))))
-    after = np.roll(z, -1)
-    arc = rim & np.roll(rim, -1) & (abs(after - z) < 20 * np.pi / RIM)
+    after = _next(z)
+    arc = rim & _next(rim) & (abs(after - z) < 20 * np.pi / RIM)
     bulge = np.where(arc, 0, abs(after - z) * unit / 2 * abs(np.tan(plane.half_angle(z, after) / 2)))
     pieces = []
     for u, v, count in zip(z, after, np.clip(np.ceil(np.sqrt(bulge / 0.1)), 1, 48).astype(int), strict=True):
