@@ -58,7 +58,9 @@ class CodeBrowser(ipywidgets.HBox):
         # Beside the picture where there is room, else below it.
         room = dict(flex="1 1 220px", min_width="0", max_width="340px")
         side = ipywidgets.VBox([self.choice, self.up, self.about], layout=room)
-        frame = ipywidgets.Box([self.picture], layout=dict(flex="0 0 auto"))
+        frame = ipywidgets.Box(
+            [self.picture], layout=dict(flex="0 0 auto", max_width="100%", overflow="auto")
+        )
         super().__init__([frame, side], layout=dict(flex_flow="row wrap", align_items="flex-start"))
         self.go(())
 
