@@ -74,22 +74,6 @@ def _plan(backend: str, cuts: tuple[int, int], u: Tensor, n: int) -> Plan:
     return Plan(max(1, busy // (chunks * d * n)), chunks, steps, False, *_EAGER)
 
 
-def _arithmetic(u: Tensor) -> ExitStack:
-    """As it is meant to be whatever surrounds the call: no autograd, no autocast, ordinary tensors."""
-    stack = ExitStack()
-    for context in (
-        torch.inference_mode(False),
-        torch.no_grad(),
-        torch.autocast(u.device.type, enabled=False),
-    ):
-        stack.enter_context(context)
-    return stack
-
-
-def _rows(plan: Plan, b: int) -> list[slice]:
-    return [slice(i, i + plan.rows) for i in range(0, b, plan.rows)]
-
-
 def _pieces(plan: Plan, x: Tensor, fill: Tensor | float = 0.0) -> tuple[Tensor, ...]:
     """x (r, L, width) in segments (r * chunks, steps, width), the last one padded; views if r = 1."""
     full, rest = divmod(x.shape[1], plan.span)
