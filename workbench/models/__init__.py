@@ -9,10 +9,13 @@ from workbench.models.poincare_embedding import EmbeddingConfig, PoincareEmbeddi
 from workbench.models.residual_quantizer import ResidualQuantizer
 from workbench.models.sarkar import sarkar
 from workbench.models.stress import spectral_embedding, stress, stress_embedding
+from workbench.models.text_encoder import EncoderConfig, make_encoder, parameters, tokenizer_of
+from workbench.models.wordpiece import Tokenizer
 
 __all__ = [
     "HRQVAE",
     "EmbeddingConfig",
+    "EncoderConfig",
     "HRQConfig",
     "HRQTable",
     "MultitokenConfig",
@@ -20,16 +23,20 @@ __all__ = [
     "PoincareEmbedding",
     "ResidualQuantizer",
     "TokenTrie",
+    "Tokenizer",
     "beam_search",
     "capacity",
     "cone_energy",
     "deduplicate",
     "half_aperture",
     "kmeans",
+    "make_encoder",
+    "parameters",
     "outward_angle",
     "sarkar",
     "spectral_embedding",
     "stress",
     "stress_embedding",
+    "tokenizer_of",
     "uniqueness",
 ]

@@ -1,0 +1,201 @@
+"""Names as numbers: a WordPiece tokenizer over the `tokenizers` library, its own vocabulary shipped in the package.
+
+The vocabulary is trained on the embedded WordNet by `scripts/build_vocabulary.py`; it lies in the package, so that
+two machines cut the same name into the same pieces. Any other fast tokenizer of Hugging Face serves as well.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import tokenizers
+import torch
+from jaxtyping import Bool, Int
+from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
+from torch import Tensor
+
+from workbench.errors import CheckpointError, DataError, ParameterError
+from workbench.paths import asset
+
+PAD, UNK, CLS, SEP = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+VOCABULARY = "wordpiece.txt"
+
+
+class Tokenizer:
+    """Texts to rows of piece numbers.
+
+    >>> Tokenizer.default()(["domestic dog", "dog"])
+    (tensor([[2, …, 3], [2, …, 3, 0]]), tensor([[True, …], [True, True, True, False]]))
+
+    Made by `default`, `train`, `from_file`, `of` or `from_json`. Two tokenizers of one fingerprint cut alike.
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer):
+        self._backend = tokenizers.Tokenizer.from_str(
+            backend.to_str()
+        )  # ours: truncation is set and unset below
+        self._backend.no_truncation()
+        padding = self._backend.padding or {}
+        token = padding.get("pad_token", PAD)
+        pad_id = self._backend.token_to_id(token)
+        if pad_id is None:
+            raise ParameterError(
+                f"a tokenizer needs a piece to pad with, but {token!r} is not in its vocabulary"
+            )
+        self._backend.enable_padding(direction="right", pad_id=pad_id, pad_token=token)
+        self._specials = self._backend.num_special_tokens_to_add(False)
+
+    # -- making one ---------------------------------------------------------------------------------------
+    @classmethod
+    def default(cls) -> Tokenizer:
+        """The shipped vocabulary: about 8,000 pieces of WordNet's noun labels and glosses, lower case."""
+        return cls.from_file(asset(VOCABULARY))
+
+    @classmethod
+    def train(cls, texts: Iterable[str], size: int = 8000) -> Tokenizer:
+        """A vocabulary of at most `size` pieces, for texts such as these; the same texts give the same one."""
+        if isinstance(size, bool) or not isinstance(size, int) or size <= len(SPECIAL):
+            raise ParameterError(
+                f"a vocabulary needs more than {len(SPECIAL)} pieces, but size came as {size!r}"
+            )
+        backend = _bert({token: i for i, token in enumerate(SPECIAL)})
+        trainer = trainers.WordPieceTrainer(
+            vocab_size=size, special_tokens=list(SPECIAL), show_progress=False
+        )
+        backend.train_from_iterator(_checked(list(texts)), trainer)
+        # Numbered in alphabetical order: the library's own order differs from run to run, the set does not.
+        pieces = [*SPECIAL, *sorted(set(backend.get_vocab()) - set(SPECIAL))]
+        return cls(_bert({piece: i for i, piece in enumerate(pieces)}))
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Tokenizer:
+        """A `tokenizer.json` of Hugging Face, or a BERT `vocab.txt` (one piece a line; lower case).
+
+        DataError if there is no such file or it holds no tokenizer.
+        """
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as e:
+            raise DataError(f"no vocabulary can be read from {path} ({e})") from e
+        if path.suffix == ".json":
+            try:
+                return cls(tokenizers.Tokenizer.from_str(text))
+            except Exception as e:  # the library raises plain Exception
+                raise DataError(f"{path} holds no tokenizer of Hugging Face ({e})") from e
+        pieces = text.splitlines()
+        missing = [token for token in SPECIAL if token not in pieces]
+        if missing:
+            raise DataError(f"{path} is no vocabulary of BERT: it lacks {', '.join(missing)}")
+        return cls(_bert({piece: i for i, piece in enumerate(pieces)}))
+
+    @classmethod
+    def of(cls, tokenizer) -> Tokenizer:
+        """Any fast tokenizer of Hugging Face's transformers (or a `tokenizers.Tokenizer`)."""
+        if isinstance(tokenizer, tokenizers.Tokenizer):
+            return cls(tokenizer)
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if not isinstance(backend, tokenizers.Tokenizer):
+            raise ParameterError(f"a fast tokenizer is needed, but {type(tokenizer).__name__} came")
+        backend = tokenizers.Tokenizer.from_str(backend.to_str())
+        if tokenizer.pad_token is not None:
+            backend.enable_padding(pad_id=tokenizer.pad_token_id, pad_token=tokenizer.pad_token)
+        return cls(backend)
+
+    @classmethod
+    def from_json(cls, text: str) -> Tokenizer:
+        """What `to_json` gave; CheckpointError for anything else."""
+        try:
+            return cls(tokenizers.Tokenizer.from_str(text))
+        except Exception as e:
+            raise CheckpointError(f"this is no tokenizer that a workbench model was saved with ({e})") from e
+
+    def to_json(self) -> str:
+        """All of it as text: vocabulary, rules and padding."""
+        self._backend.no_truncation()
+        return self._backend.to_str()
+
+    # -- what it is ---------------------------------------------------------------------------------------
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of vocabulary and rules, hex."""
+        rules = json.loads(self.to_json())
+        return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of pieces: one more than the largest id."""
+        return max(self._backend.get_vocab().values()) + 1
+
+    def vocabulary(self) -> list[str]:
+        """All pieces by id."""
+        vocab = self._backend.get_vocab()
+        return sorted(vocab, key=vocab.__getitem__)
+
+    def pieces(self, text: str) -> list[str]:
+        """The pieces that a text is cut into, special ones included."""
+        self._backend.no_truncation()
+        return self._backend.encode(text).tokens
+
+    # -- using it -----------------------------------------------------------------------------------------
+    def __call__(
+        self, texts: Sequence[str], max_tokens: int = 128
+    ) -> tuple[Int[Tensor, "n L"], Bool[Tensor, "n L"]]:
+        """ids and mask, L the longest row's number of pieces; True where there is a piece, padding at the right.
+
+        Args:
+            max_tokens: of a row, special pieces included; longer texts lose their end, and one warning counts them.
+
+        Raises:
+            DataError: a text is no str, or nothing is left of it (blank, control characters); names its position.
+        """
+        if isinstance(texts, str):
+            raise ParameterError(f"texts should be a list of str, but one str came: {texts[:40]!r}")
+        if max_tokens <= self._specials:
+            raise ParameterError(
+                f"max_tokens should be more than the {self._specials} special pieces of a text, but is {max_tokens!r}"
+            )
+        texts = _checked(list(texts))
+        if not texts:
+            return torch.zeros(0, 0, dtype=torch.int64), torch.zeros(0, 0, dtype=torch.bool)
+        self._backend.enable_truncation(max_tokens)
+        rows = self._backend.encode_batch(texts)
+        mask = torch.tensor([row.attention_mask for row in rows], dtype=torch.bool)
+        empty = (mask.sum(1) <= self._specials).nonzero()
+        if len(empty):
+            i = int(empty[0])
+            raise DataError(f"text {i} should have words, but is {texts[i][:40]!r}")
+        cut = sum(bool(row.overflowing) for row in rows)
+        if cut:
+            warnings.warn(
+                f"{cut} of {len(texts)} texts have more than {max_tokens} pieces and were cut", stacklevel=2
+            )
+        return torch.tensor([row.ids for row in rows], dtype=torch.int64), mask
+
+
+def trim(ids: Int[Tensor, "n L"], mask: Bool[Tensor, "n L"]) -> tuple[Tensor, Tensor]:
+    """Some rows of a larger batch without the columns that only its longer rows needed."""
+    longest = int(mask.sum(1).max()) if len(mask) else 0
+    return ids[:, :longest], mask[:, :longest]
+
+
+def _checked(texts: list[str]) -> list[str]:
+    for i, text in enumerate(texts):
+        if not isinstance(text, str) or not text.strip():
+            raise DataError(f"text {i} should have words, but is {text!r}")
+    return texts
+
+
+def _bert(vocabulary: dict[str, int]) -> tokenizers.Tokenizer:
+    """BERT's rules, lower case, around a vocabulary (Devlin et al. 2019)."""
+    backend = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token=UNK))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.post_processor = processors.BertProcessing((SEP, vocabulary[SEP]), (CLS, vocabulary[CLS]))
+    backend.add_special_tokens(list(SPECIAL))
+    return backend
