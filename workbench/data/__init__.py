@@ -1,6 +1,6 @@
 """Hierarchies, interactions, and where they come from: WordNet, ontologies, made-up data, downloads, own files."""
 
-from workbench.data import interactions, items, ontology, registry, trees, wordnet
+from workbench.data import interactions, items, ontology, registry, tasks, trees, wordnet
 from workbench.data.hierarchy import Hierarchy, Split
 from workbench.data.interactions import Interactions
 
@@ -12,6 +12,7 @@ __all__ = [
     "items",
     "ontology",
     "registry",
+    "tasks",
     "trees",
     "wordnet",
 ]

@@ -42,8 +42,18 @@ from workbench.evaluation.linkprediction import (
 )
 from workbench.evaluation.ranking import Ranks, rank_pairs
 from workbench.evaluation.reconstruction import Reconstruction, reconstruction
+from workbench.evaluation.subsumption import (
+    Calibration,
+    Verdict,
+    baselines,
+    calibrate,
+    evaluate,
+    judge,
+    subsumption_score,
+)
 
 __all__ = [
+    "Calibration",
     "Classification",
     "HypernymResult",
     "HypernymSplit",
@@ -52,7 +62,10 @@ __all__ = [
     "Ranks",
     "Reconstruction",
     "TreeDistortion",
+    "Verdict",
+    "baselines",
     "best_threshold",
+    "calibrate",
     "classify",
     "code_report",
     "common_ancestor",
@@ -61,10 +74,12 @@ __all__ = [
     "decoding_chain",
     "depth_correlation",
     "distance_correlation",
+    "evaluate",
     "generality",
     "hypernym_generation",
     "hypernym_split",
     "isa_score",
+    "judge",
     "largest_collision",
     "lca_by_prefix",
     "lca_depth",
@@ -80,6 +95,7 @@ __all__ = [
     "recall_at",
     "reconstruction",
     "shared_prefix",
+    "subsumption_score",
     "subtree_agreement",
     "tree_distance",
     "tree_distortion",
