@@ -4,8 +4,8 @@ All distances, margins and scores are in unit curvature: lengths times √c, so 
 every curvature; flat space, which has no unit of its own, is measured as it is. The manifold is the one the points
 lie on. Shapes: child and parent (n, k) or broadcastable, wrong (n, m, k) with m wrong parents a child.
 
-Patel et al., *HiM: Hierarchical Mamba* (arXiv 2505.18973); the clustering and the linear centripetal loss are those
-of He et al., *Language Models as Hierarchy Encoders* (NeurIPS 2024, equations 2 and 3).
+*Hierarchical Mamba* (HiM, arXiv 2505.18973); the clustering and the linear centripetal loss are those of
+*Language Models as Hierarchy Encoders* (HiT, NeurIPS 2024).
 """
 
 from __future__ import annotations
@@ -18,9 +18,7 @@ from workbench.errors import ParameterError, suggest
 
 CENTRIPETAL = ("linear", "log")
 LOSSES = ("triplet", "contrastive")
-TINY = (
-    1e-7  # radius added within the logarithm, in unit curvature: a parent at the origin costs a finite amount
-)
+TINY = 1e-7  # added within the logarithm, so that a radius of 0 has one
 
 
 def unit(manifold) -> Tensor:
@@ -77,6 +75,9 @@ def centripetal(
     return (inner - outer + margin).relu().mean()
 
 
+_outward = centripetal  # `him_loss` has an argument of that name
+
+
 def contrastive(
     manifold,
     child: Float[Tensor, "n k"],
@@ -114,24 +115,25 @@ def him_loss(
     loss: str = "triplet",
     margin: float = 2.0,
     beta: float = 0.2,
-    kind: str = "linear",
+    centripetal: str = "linear",
     near: float = 1.0,
     far: float | None = None,
     weight: float = 1.0,
 ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
-    """The whole loss, and its parts {"clustering", "centripetal"}: total = clustering + weight · centripetal.
+    """The whole loss, and its two parts by name: total = clustering (or contrastive) + weight · centripetal.
 
     loss: "triplet", clustering by `margin`; or "contrastive" with `near` and `far` (near + margin if not given).
-    beta, kind: margin and form of the centripetal loss. The published setting is margin 0.255, beta 0.0051,
-    kind "log"; 2, 0.2 and "linear" make real use of the curvature. ParameterError for another loss or kind.
+    beta, centripetal: margin and form of the centripetal loss. The published setting is margin 0.255, beta 0.0051,
+    "log"; 2, 0.2 and "linear" make real use of the curvature. ParameterError for another loss or kind.
     """
     if loss not in LOSSES:
         raise ParameterError(
             f"loss must be one of {', '.join(LOSSES)}, but came as {loss!r}{suggest(loss, LOSSES)}"
         )
     if loss == "triplet":
-        first = clustering(manifold, child, parent, wrong, margin)
+        name, first = "clustering", clustering(manifold, child, parent, wrong, margin)
     else:
-        first = contrastive(manifold, child, parent, wrong, near, near + margin if far is None else far)
-    second = centripetal(manifold, child, parent, beta, kind)
-    return first + weight * second, {"clustering": first, "centripetal": second}
+        far = near + margin if far is None else far
+        name, first = "contrastive", contrastive(manifold, child, parent, wrong, near, far)
+    second = _outward(manifold, child, parent, beta, centripetal)
+    return first + weight * second, {name: first, "centripetal": second}
