@@ -1,4 +1,4 @@
-"""What the benchmarks measure with: interleaved clocks, medians, memory high-water marks, crossovers."""
+"""What the benchmarks measure with: interleaved clocks, medians, memory high-water marks."""
 
 from __future__ import annotations
 
@@ -118,23 +118,6 @@ def first_call(call: Callable[[], None]) -> float:
     first, _ = clock(call, 1)
     second, _ = clock(call, 1)
     return max(0.0, first - second)
-
-
-def crossover(faster: Mapping[int, float]) -> float | None:
-    """The length from which a ratio of speeds, given at some lengths, stays at 1 or above.
-
-    Interpolated linearly between the logarithms of lengths and of ratios; the smallest length itself where no length
-    is below 1; None where the largest one is.
-    """
-    lengths = sorted(faster)
-    below = [L for L in lengths if faster[L] < 1]
-    if not below:
-        return float(lengths[0])
-    if below[-1] == lengths[-1]:
-        return None
-    low, high = below[-1], lengths[lengths.index(below[-1]) + 1]
-    a, b = math.log(faster[low]), math.log(faster[high])
-    return float(low * (high / low) ** (-a / (b - a)))
 
 
 # glibc's malloc hands large blocks back when they are freed: without it, pages that are free but kept count as well.

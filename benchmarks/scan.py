@@ -32,7 +32,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-from _measure import FRESH_PAGES, MODES, Readings, crossover, first_call, peak_memory, side_by_side, speed
+from _measure import FRESH_PAGES, MODES, Readings, first_call, peak_memory, side_by_side, speed
 from _scan_candidates import (
     ATTENTION,
     CANDIDATES,
@@ -51,6 +51,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from workbench.evaluation.throughput import crossover
 from workbench.files import write_json
 from workbench.runs.recording import machine, versions
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import subprocess
 import sys
@@ -21,23 +20,6 @@ def measuring(monkeypatch):
     import _measure
 
     return _measure
-
-
-def test_the_crossover_lies_where_the_ratio_of_a_power_law_is_one(measuring):
-    ratios = {L: (L / 300) ** 1.5 for L in (64, 128, 256, 512, 1024)}
-    assert measuring.crossover(ratios) == pytest.approx(300)
-
-
-@pytest.mark.parametrize(
-    ("ratios", "expected"),
-    [
-        ({64: 1.5, 128: 2.0}, 64),  # faster everywhere
-        ({64: 0.1, 128: 0.9}, None),  # slower at the end
-        ({64: 2.0, 128: 0.5, 256: 2.0}, math.sqrt(128 * 256)),  # a lucky short length does not count
-    ],
-)
-def test_the_crossover_is_where_it_stays_faster(measuring, ratios, expected):
-    assert measuring.crossover(ratios) == (expected and pytest.approx(expected))
 
 
 def test_ratios_are_taken_within_a_round_and_outliers_do_not_move_them(measuring):
