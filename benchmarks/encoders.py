@@ -6,10 +6,10 @@
 
 Every call sees the same number of tokens, so that a linear cost is a constant number of tokens a second. All encoders
 of one length run in turn, round after round in alternating order; "slower than" is the median over rounds of the
-ratio of times within a round, of forward and backward to every weight together. CPU seconds of one thread; where there
-is a CUDA device a second table follows, in wall time. Memory is the most that tensors hold at one time in a forward
-and backward, beyond weights and inputs. The head takes pooled vectors to points in the ball and those to the distances
-of all pairs of texts, in float64; its share is of the encoder's time.
+ratio of times within a round, of forward and backward to every weight together. CPU seconds of one thread; where
+there is a CUDA device a second table follows, in wall time. Memory is the most that tensors hold at one time in a
+forward and backward, beyond weights and inputs. The head takes pooled vectors to points in the ball and those to the
+distances of all pairs of texts, in float64; its share is of the encoder's time.
 """
 
 from __future__ import annotations

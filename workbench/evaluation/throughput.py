@@ -145,7 +145,7 @@ def throughput(
     Args:
         lengths: tokens a text. kinds: of `EncoderConfig`.
         config: everything about the encoders but kind and max_tokens; its defaults if None.
-        dim: of the ball of the head, which is HiM's: tangent vectors, points, distances of all pairs of texts in float64.
+        dim: of the ball of the head, HiM's: tangent vectors, points, distances of all pairs of texts, in float64.
         tokens: a call, as whole texts, at least one (default: the longest length).
         rounds: that count, after one that does not.
         memory: look at it too, in two more calls each.
