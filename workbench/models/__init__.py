@@ -2,6 +2,7 @@
 
 from workbench.models.codes import capacity, deduplicate, uniqueness
 from workbench.models.cones import cone_energy, half_aperture, outward_angle
+from workbench.models.him import HiM, HiMConfig
 from workbench.models.hrq import HRQVAE, HRQConfig, HRQTable
 from workbench.models.kmeans import kmeans
 from workbench.models.multitoken import MultitokenConfig, MultitokenTransformer, TokenTrie, beam_search
@@ -18,6 +19,8 @@ __all__ = [
     "EncoderConfig",
     "HRQConfig",
     "HRQTable",
+    "HiM",
+    "HiMConfig",
     "MultitokenConfig",
     "MultitokenTransformer",
     "PoincareEmbedding",
