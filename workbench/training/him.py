@@ -1,8 +1,8 @@
 """Fitting HiM: names in batches of true and wrong parents, every distinct name of a batch encoded once.
 
 All that is trained is Euclidean (weights, the scale γ and the logarithm of the curvature), so that AdamW serves in
-every space. The rate rises over a warm-up and then falls linearly. All randomness of a step comes from (seed, step): a
-resumed run is the same run, bit for bit, on the same machine.
+every space. The rate rises over a warm-up and then falls linearly. All randomness of a step comes from (seed, step):
+a resumed run is the same run, bit for bit, on the same machine.
 """
 
 from __future__ import annotations
@@ -172,7 +172,8 @@ class HiMTrainer:
         parent, child, others = points[place[:, 0]], points[place[:, 1]], points[place[:, 2:]]
         loss, parts = him_loss(
             *(self.model.loss_manifold, child, parent, others),
-            loss=s.loss, margin=s.margin, beta=s.beta, centripetal=s.centripetal, near=s.near, far=s.far, weight=s.weight,
+            loss=s.loss, margin=s.margin, beta=s.beta, centripetal=s.centripetal,
+            near=s.near, far=s.far, weight=s.weight,
         )  # fmt: skip
         return loss, parts, points
 
@@ -282,7 +283,7 @@ def _finished(trainer: HiMTrainer, task: Task) -> HiMFit:
 
 
 def _optimizer(parameters, settings: HiMSettings) -> torch.optim.AdamW:
-    """Matrices decay, vectors (norms, biases) do not; neither do the numbers, γ and the curvature, with their rate."""
+    """Matrices decay; vectors (norms, biases) do not, nor do γ and the curvature, which have a rate of their own."""
     matrices, vectors, numbers = [], [], []
     for p in parameters:
         (matrices if p.ndim > 1 else vectors if p.ndim else numbers).append(p)

@@ -1,4 +1,4 @@
-"""The names of a task on their way through an encoder: cut into pieces once, each distinct one encoded once a step."""
+"""The names of a task on their way through an encoder: cut into pieces once, each distinct one encoded once."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class Names:
 
     @torch.no_grad()
     def points(self) -> Tensor:
-        """Points (N, ambient) of all nodes, on the CPU."""
-        return torch.cat([self._points(rows) for rows in self._parts()]).cpu()[self.row]
+        """Points (N, ambient) of all nodes."""
+        return torch.cat([self._points(rows) for rows in self._parts()])[self.row]
 
     def _parts(self) -> tuple[Tensor, ...]:
         return torch.arange(len(self.length)).split(AT_ONCE)
