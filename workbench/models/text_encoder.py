@@ -9,6 +9,8 @@ Panchal et al., *HiM* (arXiv 2505.18973), section 3: Mamba-2 blocks x + drop(Mam
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +25,7 @@ from workbench.models.wordpiece import Tokenizer
 from workbench.nn import Mamba2
 
 KINDS = ("mamba2", "bag", "transformer", "pretrained")
+WASTE = 300  # tokens of padding that cost as much as one more pass through two small layers
 
 
 @dataclass(frozen=True)
@@ -117,12 +120,16 @@ class TextEncoder(nn.Module):
             raise ParameterError(
                 f"rows should have at most {self.config.max_tokens} tokens, but have {ids.shape[1]}"
             )
+        return _by_length(self._encode, ids, mask)
+
+    def _encode(self, ids: Tensor, mask: Tensor) -> Tensor:
         x = self.embedding(ids)
         if self.positions is not None:
             x = x + self.positions[: ids.shape[1]]
         for norm, block in zip(self.norms, self.blocks, strict=True):
             x = x + F.dropout(block(norm(x), mask), self.config.dropout, self.training)
-        return _mean(x, mask)
+        weight = mask.to(x.dtype)
+        return torch.einsum("nlw,nl->nw", x, weight) / weight.sum(1, keepdim=True)
 
 
 def _layer(config: EncoderConfig) -> list[nn.Module]:
@@ -182,10 +189,30 @@ class _Attention(nn.Module):
         return self.leave(y.transpose(1, 2).flatten(2))
 
 
-def _mean(x: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the pieces of a row."""
-    weight = mask.to(x.dtype)
-    return torch.einsum("nlw,nl->nw", x, weight) / weight.sum(1, keepdim=True)
+def _by_length(encode: Callable[[Tensor, Tensor], Tensor], ids: Tensor, mask: Tensor) -> Tensor:
+    """encode(ids, mask), short rows and long rows apart, so that padding costs little: half of a batch of names is
+    padding. On a GPU all at once, where starting a kernel costs more than what it does."""
+    if ids.device.type != "cpu" or mask.all():
+        return encode(ids, mask)
+    lengths, order = mask.sum(1).sort(stable=True)
+    done = []
+    for rows in order.split(_parts(lengths)):
+        longest = int(lengths[sum(map(len, done)) + len(rows) - 1])
+        done.append(encode(ids[rows, :longest], mask[rows, :longest]))
+    return torch.cat(done).index_select(0, order.argsort())
+
+
+def _parts(lengths: Tensor) -> list[int]:
+    """How many of the rows, shortest first, go together: as many as waste no more than WASTE tokens on padding."""
+    values, counts = (t.tolist() for t in lengths.unique_consecutive(return_counts=True))
+    parts, rows, wasted = [], 0, 0
+    for here, count, following in zip(values, counts, [*values[1:], math.inf], strict=True):
+        rows += count
+        wasted += rows * (following - here)
+        if wasted > WASTE:
+            parts.append(rows)
+            rows = wasted = 0
+    return parts
 
 
 class PretrainedEncoder(nn.Module):
@@ -208,10 +235,13 @@ class PretrainedEncoder(nn.Module):
 
     def forward(self, ids: Int[Tensor, "n L"], mask: Bool[Tensor, "n L"]) -> Float[Tensor, "n w"]:
         """One vector a row."""
-        features = {"input_ids": ids, "attention_mask": mask.long()}
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.frozen):
-            for part in self.parts:
-                features = part(features)
+            return _by_length(self._encode, ids, mask)
+
+    def _encode(self, ids: Tensor, mask: Tensor) -> Tensor:
+        features = {"input_ids": ids, "attention_mask": mask.long()}
+        for part in self.parts:
+            features = part(features)
         return features["sentence_embedding"]
 
 
