@@ -143,7 +143,7 @@ def mixed_hop(
             wrong nodes do not change which pairs are held out.
 
     Raises:
-        DataError: no node lies below a root, too few pairs for that share, an empty text, or a node with nothing
+        DataError: a hierarchy without edges, too few pairs for that share, an empty text, or a node with nothing
             wrong to offer.
         ParameterError: an unknown kind, k < 1, or a share out of range.
     """
@@ -182,7 +182,15 @@ def entity_texts(h: Hierarchy) -> tuple[str, ...]:
 
 
 def direct_and_indirect(h: Hierarchy) -> tuple[Ints, Ints]:
-    """The closure pairs [ancestor, descendant] that are edges of h, and those that are not."""
+    """The closure pairs [ancestor, descendant] that are edges of h, and those that are not.
+
+    Raises:
+        DataError: h has no edge.
+    """
+    if len(h.edges) == 0:
+        raise DataError(
+            f"a task needs a root with something below it, but these {len(h):,} nodes have no edge"
+        )
     closure = h.closure()
     is_edge = contains(_sorted(h.edges), closure, len(h))
     return closure[is_edge], closure[~is_edge]
