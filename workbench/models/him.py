@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from workbench.errors import CheckpointError, ParameterError, WorkbenchError, suggest
+from workbench.errors import CheckpointError, ParameterError, suggest
 from workbench.files import load_tensors, save_tensors
 from workbench.manifolds import make, rescale_curvature
 from workbench.manifolds.base import Curved, checked_curvature
@@ -323,6 +323,7 @@ class HiM(nn.Module):
             raise ParameterError("the model knows no names yet: call model.index(names)")
         names, points = self._index
         x, inner = self.encode(name), self._pieces(name)
+        points = points.to(x.device)
         score = him_losses.subsumption(self.score_manifold, x, points, lam)
         above = him_losses.radius(self.manifold, points) < him_losses.radius(self.manifold, x)
         found = []
@@ -386,6 +387,6 @@ class HiM(nn.Module):
             model.calibration = about["calibration"] and Calibrated(**about["calibration"])
             if about["index"] is not None:
                 model.index(about["index"], tensors["index"])
-        except (WorkbenchError, KeyError, TypeError, RuntimeError) as e:
+        except (ValueError, KeyError, TypeError, RuntimeError) as e:  # ValueError: ours are among them
             raise CheckpointError(f"{os.fspath(path)} holds no whole HiM: {e}") from e
         return model.eval()
