@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from workbench.errors import ParameterError
+from workbench.errors import ManifoldError, ParameterError
 from workbench.manifolds import Euclidean, Lorentz, make
 from workbench.models.him_released import Released
 
@@ -45,6 +45,8 @@ def test_the_evaluator_of_the_ball_is_right():
     assert torch.allclose(Released(manifold, "score").dist(x, y), manifold.dist(x, y), atol=1e-6)
 
 
-def test_flat_space_is_refused():
+def test_flat_space_and_points_with_nan_are_refused():
+    with pytest.raises(ManifoldError, match="finite"):
+        Released(Lorentz(), "score").check(torch.full((2, 3), torch.nan))
     with pytest.raises(ParameterError, match="euclidean"):
         Released(Euclidean(), "loss")

@@ -30,6 +30,10 @@ class Released:
         """That of the points, without its gradient: the release reads it as a number."""
         return self.manifold.c.detach()
 
+    def check(self, x: Tensor, name: str = "x") -> Tensor:
+        """The points are what they should be; it is the measuring that is not."""
+        return self.manifold.check(x, name)
+
     def _geoopt(self):
         c = self.c if self.measure == "score" else torch.ones_like(self.c)
         return (hyperboloid, c) if self.manifold.name == "lorentz" else (ball, -c)
