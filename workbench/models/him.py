@@ -335,15 +335,21 @@ class HiM(nn.Module):
         return found
 
     def relation(self, a: str, b: str) -> str:
-        """What a is beside b: "broader" (b is a kind of a), "narrower", "same" (each is a kind of the other, or the
-        words are the same) or "unrelated". ParameterError without calibration."""
+        """What a is beside b: "broader" (b is a kind of a), "narrower", "same" or "unrelated".
+
+        Where both directions pass the threshold the surer one counts, since of two names at most one is a kind of
+        the other; "same" is what has the same words, or a score that cannot tell which is the more general one.
+        ParameterError without calibration.
+        """
+        x = self.encode([a, b])
+        narrower, broader = self.subsumption(x, x.flip(0)).tolist()
         if self._pieces(a) == self._pieces(b):
             return "same"
-        x = self.encode([a, b])
-        narrower, broader = (m > 0 for m in self.subsumption(x, x.flip(0)).tolist())
-        return {(True, True): "same", (True, False): "narrower", (False, True): "broader"}.get(
-            (narrower, broader), "unrelated"
-        )
+        if max(narrower, broader) <= 0:
+            return "unrelated"
+        if abs(narrower - broader) < 1e-9:
+            return "same"
+        return "narrower" if narrower > broader else "broader"
 
     def _pieces(self, name: str) -> list[int]:
         return self.tokenizer([name], self.config.encoder.max_tokens)[0][0].tolist()
