@@ -293,6 +293,8 @@ def test_hierarchies_that_make_no_task_are_refused(build):
         ({"share": 0.0}, "share must be above 0"),
         ({"share": 0.5}, "below 0.5, not 0.5"),
         ({"share": float("nan")}, "share must be"),
+        ({"share": "5%"}, "not '5%'"),
+        ({"seed": -1}, "seed must be a whole number of at least 0, not -1"),
     ],
 )
 def test_bad_parameters_are_refused_with_a_sentence(build, bad, says):

@@ -123,6 +123,15 @@ def test_radii_tell_ancestors_from_descendants_at_the_same_distance():
     assert evaluate(x, m, found, q).hits1 == 1.0
 
 
+def test_a_collapsed_embedding_answers_yes_to_everything_at_a_finite_threshold():
+    m, q = manifolds.make("poincare", 1.0), questions(k=4)
+    x = torch.zeros(40, 2, dtype=torch.float64)
+    found = calibrate(x, m, q)
+    assert (found.lam, found.threshold) == (0.0, 0.0) and found.f1 == pytest.approx(1 / 3)
+    verdict = evaluate(x, m, found, q)
+    assert (verdict.recall, verdict.hits1) == (1.0, pytest.approx(0.2))
+
+
 def test_charts_and_curvatures_calibrate_alike():
     m, x = points("poincare")
     q = questions()
@@ -246,6 +255,10 @@ def test_bad_arguments_are_refused_with_a_sentence():
     q = questions()
     with pytest.raises(ManifoldError):
         subsumption_score(x + 5, m, q.pairs, 1.0)
+    with pytest.raises(ManifoldError, match="points must be a table"):
+        subsumption_score(x[:, 0], m, q.pairs, 1.0)
+    with pytest.raises(ManifoldError, match="points must be a table"):
+        subsumption_score(torch.tensor(1.0), m, q.pairs, 1.0)
     with pytest.raises(ParameterError, match="pairs must"):
         subsumption_score(x, m, q.pairs + 40, 1.0)
     with pytest.raises(ParameterError, match="lam must be a finite number"):

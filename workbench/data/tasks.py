@@ -106,14 +106,13 @@ class Task:
         """The same task with other wrong nodes in valid and test: `kind`, drawn with `seed`.
 
         Raises:
-            ParameterError: an unknown kind.
+            ParameterError: an unknown kind, or a negative seed.
         """
-        parts = {"valid": VALID, "test": TEST}
-        return replace(
-            self,
-            **{part: _questions(self.h, getattr(self, part).pairs, kind, getattr(self, part).k, seed, stream)
-               for part, stream in parts.items()},
-        )  # fmt: skip
+        valid, test = (
+            _questions(self.h, old.pairs, kind, old.k, seed, stream)
+            for old, stream in ((self.valid, VALID), (self.test, TEST))
+        )
+        return replace(self, valid=valid, test=test)
 
 
 # -- building --------------------------------------------------------------------------------------------
@@ -145,7 +144,7 @@ def mixed_hop(
     Raises:
         DataError: a hierarchy without edges, too few pairs for that share, an empty text, or a node with nothing
             wrong to offer.
-        ParameterError: an unknown kind, k < 1, or a share out of range.
+        ParameterError: an unknown kind, k < 1, a negative seed, or a share out of range.
     """
     direct, indirect = direct_and_indirect(h)
     held, kept = _hold_out(direct, share, "direct", seed, DIRECT)
@@ -236,21 +235,28 @@ def _plain(text: str) -> str:
 
 
 def _checked_texts(texts: Sequence[str], h: Hierarchy) -> tuple[str, ...]:
+    texts = tuple(texts)
     if len(texts) != len(h):
         raise DataError(f"texts must be one a node ({len(h):,}), but came as {len(texts):,}")
     for i, text in enumerate(texts):
         if not isinstance(text, str) or not text.strip():
             raise DataError(f"node {h.names[i]!r} (number {i}) needs a text, but has {text!r}")
-    return tuple(texts)
+    return texts
 
 
 def _sorted(pairs: Ints) -> Ints:
     return pairs[np.lexsort((pairs[:, 0], pairs[:, 1]))]
 
 
+def _generator(seed: int, stream: int) -> np.random.Generator:
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise ParameterError(f"seed must be a whole number of at least 0, not {seed!r}")
+    return np.random.default_rng([seed, stream])
+
+
 def _hold_out(pairs: Ints, share: float, what: str, seed: int, stream: int) -> tuple[list[Ints], Ints]:
     """A share of `pairs` for valid, as many for test, and what is left."""
-    if not 0 < share < 0.5:
+    if not isinstance(share, int | float) or not 0 < share < 0.5:
         raise ParameterError(f"share must be above 0 and below 0.5, not {share!r}")
     n = round(share * len(pairs))
     if n < 1:
@@ -258,13 +264,13 @@ def _hold_out(pairs: Ints, share: float, what: str, seed: int, stream: int) -> t
             f"too few {what} pairs: a share of {share:g} of {len(pairs)} is not one pair each for valid and test; "
             "take a larger hierarchy or a larger share"
         )
-    order = np.random.default_rng([seed, stream]).permutation(len(pairs))
+    order = _generator(seed, stream).permutation(len(pairs))
     return [pairs[order[:n]], pairs[order[n : 2 * n]]], pairs[np.sort(order[2 * n :])]
 
 
 def _task(name, h, texts, train, parts, negatives, train_negatives, k, seed) -> Task:
     texts = entity_texts(h) if texts is None else _checked_texts(texts, h)
-    rng = np.random.default_rng([seed, TRAIN])
+    rng = _generator(seed, TRAIN)
     train_wrong = wrong_nodes(h, train, train_negatives, k, rng)
     valid, test = (
         _questions(h, part, negatives, k, seed, stream)
@@ -274,7 +280,7 @@ def _task(name, h, texts, train, parts, negatives, train_negatives, k, seed) -> 
 
 
 def _questions(h: Hierarchy, pairs: Ints, kind: str, k: int, seed: int, stream: int) -> Questions:
-    wrong = wrong_nodes(h, pairs, kind, k, np.random.default_rng([seed, stream]))
+    wrong = wrong_nodes(h, pairs, kind, k, _generator(seed, stream))
     direct = contains(_sorted(h.edges), pairs, len(h))
     return Questions(readonly(pairs), readonly(wrong), readonly(direct), kind)
 
