@@ -132,14 +132,15 @@ def test_the_order_of_pieces_matters_unless_they_are_a_bag(kind):
     assert torch.allclose(there, back, atol=1e-6) == (kind == "bag")
 
 
-def test_the_mamba2_encoder_is_the_recurrence_written_out_step_by_step():
-    encoder = small("mamba2").double()
-    ids, mask = rows([9, 9])
+@pytest.mark.parametrize("length", [1, 9, 70, 130])
+def test_the_mamba2_encoder_is_the_recurrence_written_out_step_by_step(length):
+    encoder = small("mamba2", max_tokens=130).double()
+    ids, mask = rows([length, length])
     x = encoder.embedding.weight[ids]
     for norm, block in zip(encoder.norms, encoder.blocks, strict=True):
         normed = F.layer_norm(x, (16,), norm.weight, norm.bias)
         state, out = block.init_state(2), []
-        for t in range(9):
+        for t in range(length):
             y, state = block.step(normed[:, t], state)
             out.append(y)
         x = x + torch.stack(out, 1)
@@ -288,6 +289,14 @@ def test_without_the_packages_one_sentence_says_how_to_get_them(monkeypatch):
             build(MINILM)
     with pytest.raises(ParameterError, match="needs sentence_transformers: pip"):
         make_encoder(EncoderConfig(kind="pretrained", pretrained="somebody/model"))
+
+
+@pytest.mark.slow
+def test_more_tokens_than_a_pretrained_encoder_takes_are_refused(minilm):
+    with pytest.raises(
+        ParameterError, match="'minilm' takes rows of at most 256 tokens, but max_tokens is 300"
+    ):
+        make_encoder(EncoderConfig(kind="pretrained", pretrained="minilm", max_tokens=300))
 
 
 def test_a_folder_without_a_model_is_refused_in_one_sentence(tmp_path):

@@ -143,9 +143,14 @@ def _layer(config: EncoderConfig) -> list[nn.Module]:
 
 
 class _Recurrence(Mamba2):
-    """Causal, so that padding at the right reaches nothing before it. Rows up to 64 long take the quadratic form."""
+    """Causal, so that padding at the right reaches nothing before it.
+
+    Rows below 128 take the quadratic form in one chunk of their own length: at 70 steps a third faster than two
+    chunks of 64, from 128 on slower.
+    """
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        self.chunk_size = x.shape[1] if x.shape[1] < 128 else 64
         return super().forward(x)
 
 
@@ -182,9 +187,8 @@ class _Attention(nn.Module):
         self.enter, self.leave = nn.Linear(width, 3 * width), nn.Linear(width, width)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        q, k, v = (
-            self.enter(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        )  # each (n, heads, L, d)
+        qkv = self.enter(x).unflatten(-1, (3, self.heads, -1))  # (n, L, 3, heads, d)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (n, heads, L, d)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None])
         return self.leave(y.transpose(1, 2).flatten(2))
 
@@ -223,17 +227,22 @@ class PretrainedEncoder(nn.Module):
     def __init__(self, config: EncoderConfig):
         super().__init__()
         whole = _sentence_transformer(config.pretrained)
+        if config.max_tokens > (whole.max_seq_length or math.inf):
+            raise ParameterError(
+                f"the encoder {config.pretrained!r} takes rows of at most {whole.max_seq_length} tokens, "
+                f"but max_tokens is {config.max_tokens}"
+            )
         self.config, self.out_dim = config, whole.get_embedding_dimension()
         self.tokenizer = Tokenizer.of(whole.tokenizer)
         self.parts = nn.ModuleList(part for part in whole if type(part).__name__ != "Normalize")
         if config.frozen:
-            self.requires_grad_(False)
+            self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> PretrainedEncoder:
         return super().train(mode and not self.config.frozen)  # frozen: no dropout either
 
     def forward(self, ids: Int[Tensor, "n L"], mask: Bool[Tensor, "n L"]) -> Float[Tensor, "n w"]:
-        """One vector a row."""
+        """One vector a row; what stands in the padding does not matter. Rows are not empty."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.frozen):
             return _by_length(self._encode, ids, mask)
 
