@@ -2,5 +2,6 @@
 
 from workbench.widgets.codes import CodeBrowser
 from workbench.widgets.disk import DiskView
+from workbench.widgets.names import NameBrowser
 
-__all__ = ["CodeBrowser", "DiskView"]
+__all__ = ["CodeBrowser", "DiskView", "NameBrowser"]
