@@ -129,15 +129,16 @@ class Mamba2(Recurrent):
         conv, ssm = self._check(x, "b L d_model", state)
         z, xBC, dt = self._project(x)
         x, B, C, conv = self._convolve(xBC, conv, seq_idx)
-        y, ssm = ssd(
+        y = ssd(
             *(x, dt, self._A(), B, C, self._D(), self._gate(z), self.dt_bias, True),
             dt_limit=self.dt_limit,
             chunk=self.chunk_size,
             initial_state=ssm,
-            return_last_state=True,
+            return_last_state=return_state,
             seq_idx=seq_idx,
             backend=self.backend,
         )
+        y, ssm = y if return_state else (y, None)
         y = self._leave(y, z)
         return (y, MambaState(conv, ssm)) if return_state else y
 

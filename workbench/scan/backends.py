@@ -20,6 +20,7 @@ from torch import Tensor
 from workbench.errors import ParameterError, suggest
 
 BACKENDS = ("reference", "eager", "compile", "triton", "mamba_ssm")
+TORCH = ("eager", "compile")
 # Numbers of state updates (b L d n) after which compiling pays on a CPU: half a minute of eager training, as long as
 # the compiler takes (twice that the first time, as it prepares headers). Not ssd: its time goes into matrix products,
 # which compiling leaves as they are. A call costs as much as OVERHEAD updates before its first.
@@ -48,17 +49,21 @@ def which(op: str | None = None) -> Choice | None:
     return _last.get(op or "any")
 
 
-def run(op: str, backend: str, args: tuple) -> tuple[Tensor, Tensor]:
-    """Run one backend on checked arguments in their canonical shapes; returns the output and the last state."""
+def run(op: str, backend: str, args: tuple, **own) -> tuple[Tensor, Tensor]:
+    """Run one backend on checked arguments in their canonical shapes; returns the output and the last state.
+
+    own: options of those that are written in torch, eager and compile.
+    """
     if backend not in (*BACKENDS, "auto"):
         raise ParameterError(
             f"{op}: backend should be auto or one of {', '.join(BACKENDS)}, but is {backend!r}"
             + suggest(backend, BACKENDS)
         )
     if torch.compiler.is_compiling():
-        return implementation(op, _choose_in_graph(op, backend, args))(*args)
+        name = _choose_in_graph(op, backend, args)
+        return implementation(op, name)(*args, **(own if name in TORCH else {}))
     name, reason = _choose(op, backend, args)
-    out = implementation(op, name)(*args)
+    out = implementation(op, name)(*args, **(own if name in TORCH else {}))
     if name == "compile" and (why := _compiled().broken()):
         name, reason = "eager", why
     _last[op] = _last["any"] = Choice(op, name, reason)
@@ -96,12 +101,13 @@ def _choose(op: str, backend: str, args: tuple) -> tuple[str, str]:
 def _choose_on_cpu(op: str, args: tuple) -> tuple[str, str]:
     if args[0].dtype == torch.float64:
         return "eager", "float64 is for checking"
+    wanted = os.environ.get("WORKBENCH_COMPILE") == "1"
+    if PAYS[op] == math.inf and not wanted:
+        return "eager", "compiling does not make matrix products faster"
     if (why := _unable(op, "compile", args)) is not None:
         return "eager", why
-    if os.environ.get("WORKBENCH_COMPILE") == "1":
+    if wanted:
         return "compile", "WORKBENCH_COMPILE=1"
-    if PAYS[op] == math.inf:
-        return "eager", "compiling does not make matrix products faster"
     key = (op, args[0].dtype, args[0].shape[2:], args[3].shape[2:], args[-1])
     _work[key] += args[0].numel() * args[3].shape[-1] + OVERHEAD
     done = _work[key] / PAYS[op]

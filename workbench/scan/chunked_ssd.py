@@ -61,15 +61,16 @@ def ssd_eager(
     softplus: bool,
     dt_limit: tuple[float, float],
     chunk: int,
+    last: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Mamba-2's recurrence in chunks of matrix products; arguments and results as `reference.ssd_reference`.
 
     `chunk` is the number of steps of a chunk; it changes the time taken, not the result. Half precision inputs are
-    multiplied in their dtype, with decays, sums and states in float32.
+    multiplied in their dtype, with decays, sums and states in float32. last: False if nobody asks for the last state,
+    which then is empty where a sequence is one chunk: it may be many times the size of x.
     """
-    return _ssd(
-        x, dt, A, B, C, D, z, dt_bias, initial_state, log_decay, seq_idx, softplus, dt_limit, chunk, False
-    )
+    args = (x, dt, A, B, C, D, z, dt_bias, initial_state, log_decay, seq_idx, softplus, dt_limit, chunk)
+    return _ssd(*args, last, False)
 
 
 def ssd_compile(
@@ -87,15 +88,15 @@ def ssd_compile(
     softplus: bool,
     dt_limit: tuple[float, float],
     chunk: int,
+    last: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """`ssd_eager` with the work between the matrix products compiled; one graph serves every length and batch."""
-    return _ssd(
-        x, dt, A, B, C, D, z, dt_bias, initial_state, log_decay, seq_idx, softplus, dt_limit, chunk, True
-    )
+    args = (x, dt, A, B, C, D, z, dt_bias, initial_state, log_decay, seq_idx, softplus, dt_limit, chunk)
+    return _ssd(*args, last, True)
 
 
 def _ssd(
-    x, dt, A, B, C, D, z, dt_bias, initial_state, log_decay, seq_idx, softplus, dt_limit, chunk, compiled
+    x, dt, A, B, C, D, z, dt_bias, initial_state, log_decay, seq_idx, softplus, dt_limit, chunk, last, compiled
 ) -> tuple[Tensor, Tensor]:
     """The small tensors (steps and log decays) in plain autograd, the large ones in the operator."""
     acc = accumulate_dtype(x)
@@ -110,7 +111,7 @@ def _ssd(
         start = None if initial_state is None else initial_state.to(acc)
         inputs = (x, step, decay, B.to(x.dtype), C.to(x.dtype), D, start)
         keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)
-        y, last, _ = ssd_forward(*inputs, chunk, compiled, keep)
+        y, last, _ = ssd_forward(*inputs, chunk, compiled, keep, last)
         if z is not None:
             y = (y.to(acc) * F.silu(z.to(acc))).to(x.dtype)
         return y, last
@@ -131,8 +132,11 @@ def ssd_forward(
     chunk: int,
     compiled: bool,
     keep: bool,
+    last: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """y (b, L, h, p), the last state (b, h, p, n), and the state entering each chunk (for backward, if `keep`)."""
+    """y (b, L, h, p), the last state (b, h, p, n), and the state entering each chunk (for backward, if `keep`).
+
+    The states are empty if there is one chunk, nothing entered and nobody asks for the last."""
     with torch.inference_mode(False), torch.no_grad(), torch.autocast(x.device.type, enabled=False):
         _keep_freed_memory()
         cut = _Cut(x, B, chunk, compiled)
@@ -142,24 +146,31 @@ def ssd_forward(
         D = None if D is None else D.unflatten(0, (cut.g, cut.r))
 
         y = None
-        state = cut.state(start, step)
-        kept = state.new_empty(cut.N if keep else 0, *state.shape[1:])
+        alone = cut.K == 1 and start is None
+        stateless = alone and not last
+        state = cut.state(start, step, stateless)
+        kept = state.new_empty(cut.N if keep and not alone else 0, *state.shape[1:])
         for rows, sequences, K in cut.blocks():
-            added = weigh(xs[rows], w.leave[rows], Bs[rows])
-            states = kept[rows] if keep else torch.empty_like(added)
-            state[sequences] = _carry(state[sequences], w.total[rows], added, K, states, range(K))
+            states = None
+            if not stateless:
+                added = weigh(xs[rows], w.leave[rows], Bs[rows])
+                states = kept[rows] if len(kept) else torch.empty_like(added)
+                state[sequences] = _carry(state[sequences], w.total[rows], added, K, states, range(K))
             decays = w.enter[rows], w.coarse[rows], w.fine[rows], w.future
-            enters = None if cut.K == 1 and start is None else states
+            enters = None if alone else states
             y = cut.put(y, rows, outputs(xs[rows], steps[rows], *decays, Bs[rows], Cs[rows], D, enters))
         return cut.unfold(y, heads=True), state.flatten(1, 2), kept
 
 
 @ssd_forward.register_fake
-def _(x, step, decay, B, C, D, start, chunk, compiled, keep):
+def _(x, step, decay, B, C, D, start, chunk, compiled, keep, last=True):
     b, L, h, p = x.shape
     g, n = B.shape[2:]
-    N = b * -(-L // _chunk_size(L, chunk, compiled)) if keep else 0
-    return x.new_empty(x.shape), step.new_empty(b, h, p, n), step.new_empty(N, g, h // g, p, n)
+    K = -(-L // _chunk_size(L, chunk, compiled))
+    alone = K == 1 and start is None
+    state = step.new_empty(0 if alone and not last else b, h, p, n)
+    kept = step.new_empty(b * K if keep and not alone else 0, g, h // g, p, n)
+    return x.new_empty(x.shape), state, kept
 
 
 @torch.library.custom_op("workbench::ssd_backward", mutates_args=())
@@ -177,7 +188,7 @@ def ssd_backward(
     chunk: int,
     compiled: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of x, step, decay, B, C, D (zero if there is none) and the initial state."""
+    """Gradients of x, step, decay, B, C, D (zero if there is none) and the initial state (empty if there is none)."""
     with torch.inference_mode(False), torch.no_grad(), torch.autocast(x.device.type, enabled=False):
         cut = _Cut(x, B, chunk, compiled)
         weigh, gradients = cut.function(_weighted_states), cut.function(_gradients)
@@ -185,11 +196,11 @@ def ssd_backward(
         dys, w = cut.fold(dy, heads=True), kernels.weights(steps, cut.fold(decay, heads=True))
         Dg = None if D is None else D.unflatten(0, (cut.g, cut.r))
 
-        dstate = cut.state(dlast, step)
-        dD = torch.zeros_like(dstate[0, ..., 0])
-        wholes = [None] * 8
         leaving = dlast is not None or cut.K > 1  # else the states are zero, or what becomes of them is
         entering = started or cut.K > 1
+        dstate = cut.state(dlast, step, not (leaving or entering))
+        dD = step.new_zeros(dstate.shape[1:4])
+        wholes = [None] * 8
         for rows, sequences, K in reversed(list(cut.blocks())):
             ends = None
             if leaving or entering:
@@ -217,18 +228,20 @@ def ssd_backward(
         if through is not None:
             ddecay = ddecay + (through * w.total)[:, None]
         dx, dstep, ddecay = (cut.unfold(t, heads=True) for t in (dx, dstep, ddecay))
-        return dx, dstep, ddecay, cut.unfold(dB), cut.unfold(dC), dD.flatten(0, 1), dstate.flatten(1, 2)
+        dstart = dstate[: None if started else 0].flatten(1, 2)
+        return dx, dstep, ddecay, cut.unfold(dB), cut.unfold(dC), dD.flatten(0, 1), dstart
 
 
 @ssd_backward.register_fake
 def _(dy, dlast, x, step, decay, B, C, D, kept, started, chunk, compiled):
     b, _, h, p = x.shape
     like = (x, step, decay, B, C)
-    return (*(t.new_empty(t.shape) for t in like), step.new_empty(h, p), step.new_empty(b, h, p, B.shape[3]))
+    dstart = step.new_empty(b if started else 0, h, p, B.shape[3])
+    return (*(t.new_empty(t.shape) for t in like), step.new_empty(h, p), dstart)
 
 
 def _setup_context(ctx, inputs, output) -> None:
-    *tensors, start, chunk, compiled, _ = inputs
+    *tensors, start, chunk, compiled, _, _ = inputs
     ctx.save_for_backward(*tensors, output[2])
     ctx.options = start is not None, chunk, compiled
     ctx.set_materialize_grads(False)
@@ -240,7 +253,7 @@ def _backward(ctx, dy, dlast, _):
     grads = ssd_backward(dy, dlast, x, step, decay, B, C, D, kept, *ctx.options)
     dx, dstep, ddecay, dB, dC, dD, dstart = grads
     started, *_ = ctx.options
-    return dx, dstep, ddecay, dB, dC, None if D is None else dD, dstart if started else None, None, None, None
+    return dx, dstep, ddecay, dB, dC, None if D is None else dD, dstart if started else None, *[None] * 4
 
 
 ssd_forward.register_autograd(_backward, setup_context=_setup_context)
@@ -280,10 +293,10 @@ class _Cut:
         t = (t.flatten(2, 3) if heads else t).unflatten(0, (self.b, self.K)).flatten(1, 2)
         return t[:, : self.L].contiguous()
 
-    def state(self, given: Tensor | None, like: Tensor) -> Tensor:
-        """The state, or gradient of one, to begin with, zero if none is given: (b, g, r, p, n)."""
+    def state(self, given: Tensor | None, like: Tensor, empty: bool = False) -> Tensor:
+        """The state, or gradient of one, to begin with, zero if none is given: (b, g, r, p, n), or without rows."""
         if given is None:
-            return like.new_zeros(self.b, self.g, self.r, self.p, self.n)
+            return like.new_zeros(0 if empty else self.b, self.g, self.r, self.p, self.n)
         return given.unflatten(1, (self.g, self.r)).clone()
 
     def put(self, whole: Tensor | None, rows: slice, block: Tensor | None) -> Tensor | None:

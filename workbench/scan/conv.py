@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Integer
@@ -46,9 +48,8 @@ def causal_conv1d(
     k = weight.shape[-1]
     read.tensor("bias", bias, "c", optional=True).index("seq_idx", seq_idx, "b L")
     read.sizes |= {"1": 1, "k-1": k - 1}
-    if state is None or k == 1:
-        state = x.new_zeros(x.shape[0], k - 1, x.shape[2])
-    read.tensor("state", state if k > 1 else None, "b k-1 c", optional=True)
+    state = state if k > 1 else None
+    read.tensor("state", state, "b k-1 c", optional=True)
 
     with torch.autocast(x.device.type, enabled=False):
         acc = accumulate_dtype(x)
@@ -58,44 +59,65 @@ def causal_conv1d(
         if runs is None:
             y = _TapSum.apply(x, state, taps, offset)
         else:
-            y = _packed_tap_sum(torch.cat([state, x], 1).to(acc), runs, taps, offset)
+            before = _before(state, x, k)
+            y = _packed_tap_sum(torch.cat([before, x], 1).to(acc), runs, taps, offset)
         y = (F.silu(y) if activation else y).to(x.dtype)
-    return (y, _last_inputs(state, x, runs)) if return_state else y
+    return (y, _last_inputs(_before(state, x, k), x, runs)) if return_state else y
 
 
 class _TapSum(torch.autograd.Function):
-    """offset + Σ_i padded_{t+i} taps_i as k multiply-adds over slices, with the backward that autograd does not find.
+    """offset + Σ_j taps_{k-1-j} x_{t-j}, the state before x, as multiply-adds over slices, and the backward that
+    autograd does not find.
 
     Autograd would give every slice a gradient of the full length, k times; `conv1d` wants (b, c, L), so both ways
-    through a transpose. On one CPU core, forward and backward, this is three times faster than either. The padded
-    input is built again in the backward: x is most often a view of something that is kept anyway.
+    through a transpose. Nothing is padded: a padded copy costs as much as two taps, and short sequences would be
+    mostly padding.
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, state: Tensor, taps: Tensor, offset: Tensor) -> Tensor:
+    def forward(ctx, x: Tensor, state: Tensor | None, taps: Tensor, offset: Tensor) -> Tensor:
         ctx.save_for_backward(x, state, taps, offset)
-        return _tap_sum(torch.cat([state, x], 1).to(taps.dtype), taps, offset)
+        taps, L = taps.contiguous(), x.shape[1]  # a strided row would slow every multiply-add down
+        x = x.to(taps.dtype)
+        y = torch.addcmul(offset, x, taps[-1])
+        for j, tap in _earlier(taps, L):
+            y[:, j:].addcmul_(x[:, : L - j], tap)
+        for s, i, t in _meetings(state, L):
+            y[:, t].addcmul_(state[:, s].to(y.dtype), taps[i])
+        return y
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
         x, state, taps, offset = ctx.saved_tensors
-        before, L = state.shape[1], x.shape[1]
-        back = _tap_sum(
-            F.pad(grad, (0, 0, before, before)), taps.flip(0), taps.new_zeros(())
-        )  # (b, k-1 + L, c)
-        padded = torch.cat([state, x], 1).to(taps.dtype)
-        of_taps = [(grad * padded[:, i : i + L]).sum((0, 1)) for i in range(before + 1)]
+        kind, k, L = x.dtype, len(taps), x.shape[1]
+        x, rows = x.to(taps.dtype), taps.contiguous()
+        of_x, of_taps = grad * rows[-1], torch.zeros_like(rows)
+        of_taps[-1] = (grad * x).sum((0, 1))
+        for j, tap in _earlier(rows, L):
+            of_x[:, : L - j].addcmul_(grad[:, j:], tap)
+            of_taps[k - 1 - j] = (grad[:, j:] * x[:, : L - j]).sum((0, 1))
+        of_state = None if state is None else torch.zeros_like(state, dtype=taps.dtype)
+        for s, i, t in _meetings(state, L):
+            of_state[:, s].addcmul_(grad[:, t], rows[i])
+            of_taps[i] += (grad[:, t] * state[:, s]).sum(0)
         of_offset = grad.sum((0, 1)) if offset.dim() else None
-        return back[:, before:].to(x.dtype), back[:, :before].to(state.dtype), torch.stack(of_taps), of_offset
+        return of_x.to(kind), of_state if state is None else of_state.to(state.dtype), of_taps, of_offset
 
 
-def _tap_sum(padded: Tensor, taps: Tensor, offset: Tensor) -> Tensor:
-    k, L = taps.shape[0], padded.shape[1] - taps.shape[0] + 1
-    taps = taps.contiguous()  # a strided row would slow every multiply-add down
-    y = torch.addcmul(offset, padded[:, :L], taps[0])
-    for i in range(1, k):
-        y.addcmul_(padded[:, i : i + L], taps[i])
-    return y
+def _earlier(taps: Tensor, L: int) -> Iterator[tuple[int, Tensor]]:
+    """(j, the tap that meets the input j steps before), for the steps that there are."""
+    k = len(taps)
+    return ((j, taps[k - 1 - j]) for j in range(1, min(k, L)))
+
+
+def _meetings(state: Tensor | None, L: int) -> Iterator[tuple[int, int, int]]:
+    """(s, i, t): row s of the state meets tap i at time t."""
+    rows = 0 if state is None else state.shape[1]
+    return ((s, i, s - i) for s in range(rows) for i in range(max(0, s + 1 - L), s + 1))
+
+
+def _before(state: Tensor | None, x: Tensor, k: int) -> Tensor:
+    return x.new_zeros(x.shape[0], k - 1, x.shape[2]) if state is None else state
 
 
 def _packed_tap_sum(padded: Tensor, runs: Tensor, taps: Tensor, offset: Tensor) -> Tensor:

@@ -74,6 +74,6 @@ def ssd(
             f"{OP}: dt_limit should be (low, high) with 0 <= low <= high, but is {dt_limit!r}"
         )
     args = (x, dt, A, B, C, D, z, dt_bias, initial_state, log_decay, seq_idx, softplus, (low, high), chunk)
-    y, state = backends.run(OP, backend, args)
+    y, state = backends.run(OP, backend, args, last=return_last_state)
     y = read.sound(y)
     return (y, state) if return_last_state else y
