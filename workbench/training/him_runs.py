@@ -23,6 +23,7 @@ from workbench.training.him import HiMFit, HiMSettings, fit_him
 NEGATIVES = ("hard", "matched", "random")
 TASKS = {"mixed": mixed_hop, "multi": multi_hop}
 DATA = ("mammals", "wordnet", "doid", "foodon", "tree")
+EDGE_LISTS = (".tsv", ".csv", ".txt", ".tsv.gz", ".csv.gz", ".txt.gz")
 OF_ENCODER, OF_MODEL, OF_TRAINING = (
     {f.name for f in fields(kind)} - {"encoder", "seed", "vocab_size"}
     for kind in (EncoderConfig, HiMConfig, HiMSettings)
@@ -35,10 +36,13 @@ def hierarchy(data: str) -> Hierarchy:
 
     "mammals": 1,170 synsets of WordNet 3.0; "wordnet": its 74,401 noun classes; "doid": diseases; "foodon": parts of
     FoodOn; "tree": made-up words, four below each, five levels. "wordnet:dog.n.01" or "doid:DOID:162" is the part of
-    it below a node, "tree:3x4" a tree of three words below each on four levels.
+    it below a node, "tree:3x4" a tree of three words below each on four levels. Anything that ends like a file, such
+    as "mine.tsv", is an edge list of your own, read once a session: parent, child in each row, without a header.
 
     ParameterError for another name, DataError for data that are not here.
     """
+    if data.endswith(EDGE_LISTS):
+        return ontology.read_edges(data, header=False)
     name, _, part = data.partition(":")
     if name == "mammals" and not part:
         return hierarchy("wordnet:mammal.n.01")
