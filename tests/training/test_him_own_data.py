@@ -3,7 +3,7 @@
 import pytest
 
 from workbench.errors import DataError, ParameterError
-from workbench.training.him_runs import him_run, hierarchy
+from workbench.training.him_runs import hierarchy, him_run
 
 
 def test_a_file_of_pairs_is_a_hierarchy_like_any_other_and_can_be_trained_on(tmp_path):
