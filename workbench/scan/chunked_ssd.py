@@ -41,6 +41,7 @@ from torch import Tensor
 from workbench.scan import chunked_ssd_kernels as kernels
 from workbench.scan.compiled import Compiled, available
 from workbench.scan.reference import accumulate_dtype, sequence_starts, step_size
+from workbench.scan.short_ssd import short_ssd, suits
 
 # Entries of all decay matrices of a block of chunks: 1 MB in float32, a core's cache; on a GPU, enough to fill it.
 _BLOCK = {"cpu": 2**18, "cuda": 2**26}
@@ -96,7 +97,22 @@ def ssd_compile(
 
 
 def _ssd(
-    x, dt, A, B, C, D, z, dt_bias, initial_state, log_decay, seq_idx, softplus, dt_limit, chunk, last, compiled
+    x,
+    dt,
+    A,
+    B,
+    C,
+    D,
+    z,
+    dt_bias,
+    initial_state,
+    log_decay,
+    seq_idx,
+    softplus,
+    dt_limit,
+    chunk,
+    last,
+    compiled,
 ) -> tuple[Tensor, Tensor]:
     """The small tensors (steps and log decays) in plain autograd, the large ones in the operator."""
     acc = accumulate_dtype(x)
@@ -106,15 +122,18 @@ def _ssd(
         if seq_idx is not None:
             decay = decay.masked_fill(sequence_starts(seq_idx)[..., None], kernels.FLOOR[acc])
         h, p = x.shape[2:]
-        if D is not None:
-            D = D.to(acc).reshape(h, -1).expand(h, p)
         start = None if initial_state is None else initial_state.to(acc)
-        inputs = (x, step, decay, B.to(x.dtype), C.to(x.dtype), D, start)
-        keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)
-        y, last, _ = ssd_forward(*inputs, chunk, compiled, keep, last)
+        D, B, C = (None if D is None else D.to(acc)), B.to(x.dtype), C.to(x.dtype)
+        if not compiled and suits(x, D, start, chunk, last):
+            y, end = short_ssd(x, step, decay, B, C, D), step.new_empty(0, h, p, B.shape[3])
+        else:
+            D = None if D is None else D.reshape(h, -1).expand(h, p)
+            inputs = (x, step, decay, B, C, D, start)
+            keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)
+            y, end, _ = ssd_forward(*inputs, chunk, compiled, keep, last)
         if z is not None:
             y = (y.to(acc) * F.silu(z.to(acc))).to(x.dtype)
-        return y, last
+        return y, end
 
 
 # The operator: opaque to torch.compile, so that a user's graph neither breaks here nor unrolls the loops below.

@@ -37,7 +37,7 @@ def weights(step: Tensor, decay: Tensor) -> Weights:
     decay = decay * math.log2(math.e)
     coarse, fine = running_sums(decay)
     to_end = torch.exp2((coarse[:, -1:] - coarse) + (fine[:, -1:] - fine))
-    future = torch.full((coarse.shape[1],) * 2, -torch.inf, dtype=coarse.dtype, device=coarse.device).triu(1)
+    future = no_future(coarse.shape[1], coarse)
     return Weights(
         coarse=coarse.permute(0, 2, 3, 1).contiguous(),
         fine=fine.permute(0, 2, 3, 1).contiguous(),
@@ -48,6 +48,11 @@ def weights(step: Tensor, decay: Tensor) -> Weights:
         future=future,
         later=torch.ones_like(future).tril(-1),
     )
+
+
+def no_future(Q: int, like: Tensor) -> Tensor:
+    """(Q, Q): -inf where j > i, else 0."""
+    return torch.full((Q, Q), -torch.inf, dtype=like.dtype, device=like.device).triu(1)
 
 
 def running_sums(decay: Tensor) -> tuple[Tensor, Tensor]:
@@ -93,7 +98,7 @@ def _by_group(x: Tensor, scale: Tensor) -> Tensor:
     return (x * scale[..., None]).to(x.dtype).flatten(3).transpose(1, 2)
 
 
-def _decay_matrix(coarse: Tensor, fine: Tensor, future: Tensor) -> Tensor:
+def decay_matrix(coarse: Tensor, fine: Tensor, future: Tensor) -> Tensor:
     """exp(c_i - c_j) where j <= i, else 0: (N, g, r, Q, Q). Masked before the exponential, which would overflow."""
     between = (coarse[..., :, None] - coarse[..., None, :]).add_(fine[..., :, None] - fine[..., None, :])
     return between.add_(future).exp2_()
@@ -124,7 +129,7 @@ def outputs(
     acc, half = step.dtype, x.dtype
     C = C.transpose(1, 2)  # (N, g, Q, n)
     scores = C @ B.permute(0, 2, 3, 1)  # (N, g, Q, Q), shared by the heads of the group
-    mix = (scores.to(acc)[:, :, None] * _decay_matrix(coarse, fine, future)).to(half)
+    mix = (scores.to(acc)[:, :, None] * decay_matrix(coarse, fine, future)).to(half)
     y = (mix @ _by_head(x, step)).to(acc).permute(0, 3, 1, 2, 4)
     if states is not None:
         far = (C @ states.to(half).flatten(2, 3).mT).to(acc).transpose(1, 2).unflatten(3, x.shape[3:])
@@ -164,11 +169,11 @@ def gradients(
 
     # Within the chunk.
     scores = (Cg @ Bg.mT).to(acc)[:, :, None]  # (N, g, 1, Q, Q)
-    decay = _decay_matrix(coarse, fine, future)
+    decay = decay_matrix(coarse, fine, future)
     dX = ((scores * decay).to(half).mT @ dY).to(acc).permute(0, 3, 1, 2, 4)
     pairs = (dY @ X.mT).to(acc) * decay  # (N, g, r, Q, Q)
     dscores = pairs.sum(2).to(half)  # (N, g, Q, Q)
-    between = _sum_between(pairs * scores, later).permute(0, 3, 1, 2)
+    between = sum_between(pairs * scores, later).permute(0, 3, 1, 2)
 
     near, far, out, through = (x * dX).sum(-1), None, None, None
     dx, dB, dC = dX * step[..., None], (dscores.mT @ Cg).to(acc), (dscores @ Bg).to(acc)
@@ -192,6 +197,6 @@ def gradients(
     return dx, dB, dC, near, far, between, out, through, dD
 
 
-def _sum_between(W: Tensor, later: Tensor) -> Tensor:
+def sum_between(W: Tensor, later: Tensor) -> Tensor:
     """sum of W_ij over the pairs j < t <= i, for each t: (..., Q, Q) to (..., Q)."""
     return F.pad((W.cumsum(-1) * later).sum(-2)[..., :-1], (1, 0))
