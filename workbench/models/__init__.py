@@ -1,5 +1,6 @@
 """Floor 3: the models, one file a system."""
 
+from workbench.models.baselines import Popularity
 from workbench.models.codes import capacity, deduplicate, uniqueness
 from workbench.models.cones import cone_energy, half_aperture, outward_angle
 from workbench.models.him import HiM, HiMConfig
@@ -7,6 +8,7 @@ from workbench.models.hrq import HRQVAE, HRQConfig, HRQTable
 from workbench.models.kmeans import kmeans
 from workbench.models.multitoken import MultitokenConfig, MultitokenTransformer, TokenTrie, beam_search
 from workbench.models.poincare_embedding import EmbeddingConfig, PoincareEmbedding
+from workbench.models.recommender import Recommender, RecommenderConfig, named
 from workbench.models.residual_quantizer import ResidualQuantizer
 from workbench.models.sarkar import sarkar
 from workbench.models.stress import spectral_embedding, stress, stress_embedding
@@ -24,6 +26,9 @@ __all__ = [
     "MultitokenConfig",
     "MultitokenTransformer",
     "PoincareEmbedding",
+    "Popularity",
+    "Recommender",
+    "RecommenderConfig",
     "ResidualQuantizer",
     "TokenTrie",
     "Tokenizer",
@@ -34,6 +39,7 @@ __all__ = [
     "half_aperture",
     "kmeans",
     "make_encoder",
+    "named",
     "outward_angle",
     "parameters",
     "sarkar",
