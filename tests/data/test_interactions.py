@@ -121,6 +121,22 @@ def test_fingerprint_tells_sequences_apart_and_not_names_of_data_sets():
     assert a.fingerprint() == Interactions.from_events([1, 1, 1], [1, 2, 3], name="other").fingerprint()
 
 
+def test_data_without_targets_are_refused_and_the_user_named():
+    short = Interactions.from_events([*"aabbbc"], range(6), name="log")
+    assert short.require_targets() is short and len(short.test.targets) == 1
+    with pytest.raises(DataError, match=r"log: 2 of 3 users .* the 3 interactions .* first, user 'a', has 2"):
+        short.require_targets(every=True)
+    rolled = short.with_rolling(2)
+    with pytest.raises(DataError, match=r"3 of 3 users .* 4 interactions .* longest, user 'b', has 3"):
+        rolled.require_targets()
+    assert len(rolled.test.targets) == len(rolled.valid.targets) == 0 and len(rolled.train[1]) == 3
+
+
+def test_rows_in_any_order_and_times_that_are_not_whole_give_the_same_sequences(tmp_path):
+    (tmp_path / "a.csv").write_text("user,item,time\na,z,2.5\na,x,-1\nb,y,0.25\na,y,1e0\n")
+    assert contents(read_inter(tmp_path / "a.csv")) == {"a": ["x", "y", "z"], "b": ["y"]}
+
+
 def test_arrays_cannot_be_written_to():
     data = build([(0, 0, 0)])
     with pytest.raises(ValueError):

@@ -183,6 +183,28 @@ class Interactions:
         histories = [self.events[a:b] for a, b in zip(self.start[users].tolist(), ends.tolist(), strict=True)]
         return Held(users, histories, self.events[ends])
 
+    def require_targets(self, every: bool = False) -> Interactions:
+        """These data, if there is something to validate and to test with: at least one user has targets.
+
+        Args:
+            every: every user must have them.
+
+        Raises:
+            DataError: the split is empty (names the user with most interactions), or with `every` some users are
+                too short for it (names the first of them).
+        """
+        sizes, needed = np.diff(self.start), self.rolling + 2
+        few = len(self._has_targets) < self.n_users if every else len(self._has_targets) == 0
+        if few:
+            user = int((sizes < needed).argmax() if every else sizes.argmax())
+            raise DataError(
+                f"{self.name}: {self.n_users - len(self._has_targets):,} of {self.n_users:,} users have fewer "
+                f"than the {needed} interactions that a split with {self.rolling} test target"
+                f"{'s' if self.rolling > 1 else ''} needs; "
+                f"{'the first' if every else 'the longest'}, user {self.users[user]!r}, has {int(sizes[user])}"
+            )
+        return self
+
     def with_rolling(self, targets: int) -> Interactions:
         """The same data with the last `targets` items of each user as test targets, for more power.
 

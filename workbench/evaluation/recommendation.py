@@ -124,17 +124,20 @@ def _ranks(scores: Tensor, targets: Ints, histories: Sequence[Ints]) -> tuple[Fl
     """Masked and unmasked ranks of one batch."""
     n, n_items = scores.shape
     own = scores.gather(1, torch.from_numpy(targets).to(scores.device)[:, None])
-    higher = (scores > own).sum(1).cpu().numpy()
-    tied = n_items - 1 - higher - (scores < own).sum(1).cpu().numpy()
+    unmasked = 1 + (n_items - 1 + _lead(scores, own).sum(1, dtype=torch.int32).cpu().numpy()) / 2
     # The seen are few: their part is counted apart and taken off. An item seen twice is one item.
     rows = np.repeat(np.arange(n), [len(h) for h in histories])
     row, item = np.divmod(np.unique(rows * n_items + np.concatenate(histories)), n_items)
     row, item = row[item != targets[row]], item[item != targets[row]]
-    row_index, item_index = (torch.from_numpy(a).to(scores.device) for a in (row, item))
-    above = (scores[row_index, item_index] - own[row_index, 0]).sign().cpu().numpy()
-    gone = np.bincount(row, weights=(1 + above) / 2, minlength=n)
-    unmasked = 1 + higher + tied / 2
+    at = torch.from_numpy(row).to(scores.device), torch.from_numpy(item).to(scores.device)
+    lead = _lead(scores[at], own[at[0], 0]).cpu().numpy()
+    gone = np.bincount(row, weights=(1 + lead) / 2, minlength=n)
     return unmasked - gone, unmasked
+
+
+def _lead(scores: Tensor, own: Tensor) -> Tensor:
+    """1 where a score is above the target's, −1 where below, 0 where they tie (infinities tie too), int8."""
+    return (scores > own).to(torch.int8) - (scores < own).to(torch.int8)
 
 
 def _checked_sizes(held: Held, n_items: int) -> Ints:
