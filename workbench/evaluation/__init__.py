@@ -32,6 +32,7 @@ from workbench.evaluation.generation import (
     recall_at,
 )
 from workbench.evaluation.hierarchy import TreeDistortion, depth_correlation, tree_distortion
+from workbench.evaluation.item_hyperbolicity import ItemDelta, item_delta
 from workbench.evaluation.linkprediction import (
     Classification,
     LinkPrediction,
@@ -41,6 +42,16 @@ from workbench.evaluation.linkprediction import (
     link_prediction,
 )
 from workbench.evaluation.ranking import Ranks, rank_pairs
+from workbench.evaluation.recommendation import (
+    Interval,
+    RankingReport,
+    by_length,
+    by_popularity,
+    paired_bootstrap,
+    per_user,
+    popularity_ranks,
+    target_ranks,
+)
 from workbench.evaluation.reconstruction import Reconstruction, reconstruction
 from workbench.evaluation.subsumption import (
     Calibration,
@@ -57,14 +68,19 @@ __all__ = [
     "Classification",
     "HypernymResult",
     "HypernymSplit",
+    "Interval",
+    "ItemDelta",
     "LinkPrediction",
     "NextItemResult",
+    "RankingReport",
     "Ranks",
     "Reconstruction",
     "TreeDistortion",
     "Verdict",
     "baselines",
     "best_threshold",
+    "by_length",
+    "by_popularity",
     "calibrate",
     "classify",
     "code_report",
@@ -79,6 +95,7 @@ __all__ = [
     "hypernym_generation",
     "hypernym_split",
     "isa_score",
+    "item_delta",
     "judge",
     "largest_collision",
     "lca_by_prefix",
@@ -87,7 +104,10 @@ __all__ = [
     "members",
     "ndcg_at",
     "next_item_generation",
+    "paired_bootstrap",
+    "per_user",
     "popularity_baseline",
+    "popularity_ranks",
     "prefix_ancestors",
     "prefix_correlation",
     "purity_nmi",
@@ -97,6 +117,7 @@ __all__ = [
     "shared_prefix",
     "subsumption_score",
     "subtree_agreement",
+    "target_ranks",
     "tree_distance",
     "tree_distortion",
     "tree_paths",

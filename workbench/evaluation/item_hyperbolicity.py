@@ -76,6 +76,8 @@ def item_delta(
     The vectors are V Σ of the rank-`rank` SVD of the users × items matrix (1 where a user has the item). The graph
     joins each item to the `neighbours` items that share most users with it, by cosine; its largest component.
     A base point sees at least half of δ, mostly nearly all of it (`delta_hyperbolicity`).
+    Popularities have long tails, and a few very long vectors make the diameter: δ_rel of the vectors then falls with
+    no hierarchy at all, which `null` shows, and varies from sample to sample.
 
     Raises:
         ParameterError: rank, draws or neighbours below 1, or sample below 4.
