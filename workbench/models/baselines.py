@@ -111,7 +111,7 @@ class Popularity(Catalogue):
     max_len = 1
 
     def __init__(self, counts):
-        counts = torch.as_tensor(counts).to(torch.float64)
+        counts = torch.tensor(counts, dtype=torch.float64)
         if counts.ndim != 1 or not len(counts) or not counts.isfinite().all():
             raise ParameterError(
                 f"counts must be one finite number an item, but came as {tuple(counts.shape)}"

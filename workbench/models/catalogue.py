@@ -75,7 +75,7 @@ class Catalogue(nn.Module):
             raise ParameterError(f"k must be a whole number of at least 1, but came as {k!r}")
         known = self._known([history] if isinstance(history, str) else list(history))
         items = torch.tensor([known[-self.max_len :]], device=next(iter(self.state_dict().values())).device)
-        scores = self.score_last(items, torch.ones_like(items, dtype=torch.bool))[0].double()
+        scores = self.score_last(items, torch.ones_like(items, dtype=torch.bool))[0].double().clone()
         if not seen:
             scores[torch.tensor(known, device=scores.device)] = -torch.inf
         best = scores.sort(descending=True, stable=True).indices[:k].tolist()

@@ -174,8 +174,10 @@ class Head(nn.Module):
         learn_temperature: bool = False,
     ):
         super().__init__()
-        self.manifold, self.kind, self.radius, self.radius_cap = manifold, kind, radius, radius_cap
-        start = torch.tensor(math.log(temperature), dtype=torch.float64)
+        self.kind, self.radius, self.radius_cap = kind, radius, radius_cap
+        # Registered by the model alone: a second name for one parameter has no place in files.
+        object.__setattr__(self, "manifold", manifold)
+        start = torch.tensor(math.log(temperature))
         if learn_temperature:
             self.log_temperature = nn.Parameter(start)
         else:

@@ -177,7 +177,7 @@ class Items(Movable):
 
     def __init__(self, manifold, tangent: Float[Tensor, "V d"]):
         super().__init__()
-        self.manifold = manifold
+        object.__setattr__(self, "manifold", manifold)  # the model's own, as in `Head`
         self._hold(tangent)
 
     def tangents(self, rows: Int[Tensor, "..."] | None = None) -> Float[Tensor, "... d"]:
