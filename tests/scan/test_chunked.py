@@ -206,8 +206,9 @@ def test_the_same_tensor_in_two_places():
     torch.testing.assert_close(*grads, rtol=1e-12, atol=1e-12)
 
 
-def test_without_gradients_and_in_inference_mode():
-    a = {k: x.detach() for k, x in inputs(1, 40, 3, 2).items()}
+@pytest.mark.parametrize("shape", [(1, 40, 3, 2), (2, 40, 128, 32), (3, 50, 260, 16)])  # few and many states
+def test_without_gradients_and_in_inference_mode(shape):
+    a = {k: x.detach() for k, x in inputs(*shape).items()}
     expected, _ = scan_reference(*a.values(), True)
     for mode in (torch.no_grad, torch.inference_mode):
         with mode():

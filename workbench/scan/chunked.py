@@ -192,7 +192,7 @@ def _forward(backend, cuts, u, delta, A, B, C, D, z, bias, h0, decay, softplus, 
             segments = _segments(plan, ins, rows, softplus)
             targets, settle = _targets(plan, [out, y], rows, len(segments))
             h = torch.zeros_like(last[rows]) if h0 is None else _own(h0[rows], acc)
-            if z is not None and not save:  # the graph is to be the same
+            if z is not None and not save and plan.padded:  # one graph with and without a gradient
                 unused = torch.empty(segments[0][0].shape, dtype=acc, device=u.device)
                 targets = ((o, unused) for o, _ in targets)
             calls = ((target + args, ()) for target, args in zip(targets, segments, strict=True))
