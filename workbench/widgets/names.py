@@ -243,8 +243,8 @@ class _NameDisk(DiskView):
             self._edges, self._parents = edges.tobytes(), parents.tobytes()
             self._text = _packed_text(labels, names, glosses)
             self.points = points
-            self.center = _half_way(point).tolist()
             self.selected = reading.nodes[0] if reading.nodes else n
+        self.center = _half_way(point).tolist()  # afterwards: a selection takes the view to its point
 
 
 def _half_way(point: np.ndarray) -> np.ndarray:
