@@ -49,17 +49,16 @@ class _Short(torch.autograd.Function):
         mix = mix.to(x.dtype)
         ctx.save_for_backward(x, step, B, C, left, bare, mix)
         ctx.skips = D is not None
-        return torch.stack([mix[:, k] @ x[:, :, k] for k in range(x.shape[2])], 2)
+        return _each(mix.unbind(1), x.unbind(2), 2)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, dy):
         x, step, B, C, left, bare, mix = ctx.saved_tensors
         with torch.autocast(x.device.type, enabled=False):
-            heads = range(x.shape[2])
-            dy = dy.to(x.dtype)
-            dx = torch.stack([mix[:, k].mT @ dy[:, :, k] for k in heads], 2)
-            dmix = torch.stack([dy[:, :, k] @ x[:, :, k].mT for k in heads], 1).to(step.dtype)
+            dys = dy.to(x.dtype).unbind(2)
+            dx = _each(mix.mT.unbind(1), dys, 2)
+            dmix = _each(dys, x.permute(0, 2, 3, 1).unbind(1), 1).to(step.dtype)
             dD = dmix.diagonal(dim1=-2, dim2=-1).sum((0, 2)) if ctx.skips else None
             pairs = dmix * bare
             dstep = pairs.sum(-2).mT
@@ -68,6 +67,11 @@ class _Short(torch.autograd.Function):
             dscores = (dmix * left * _of_inputs(step)).unflatten(1, (B.shape[2], -1)).sum(2).to(x.dtype)
             dB, dC = dscores.mT @ C.transpose(1, 2), dscores @ B.transpose(1, 2)
             return dx, dstep, ddecay, dB.transpose(1, 2), dC.transpose(1, 2), dD
+
+
+def _each(left: tuple[Tensor, ...], right: tuple[Tensor, ...], dim: int) -> Tensor:
+    """The products of all heads, which lie along `dim`."""
+    return torch.stack([torch.bmm(a, b) for a, b in zip(left, right, strict=True)], dim)
 
 
 def _decays(decay: Tensor) -> Tensor:

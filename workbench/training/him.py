@@ -103,7 +103,7 @@ class HiMTrainer:
 
     def __init__(self, model: HiM, task: Task, settings: HiMSettings, seed: int, device: torch.device):
         self.model, self.settings, self.seed, self.device = model.to(device).train(), settings, seed, device
-        self.names = Names(task.texts, model, settings.positives * (2 + settings.wrong), device)
+        self.names = Names(task.texts, model, device)
         self.train, self.wrong = (
             torch.from_numpy(np.array(a, dtype=np.int64)) for a in (task.train, task.train_wrong)
         )

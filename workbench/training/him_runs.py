@@ -116,10 +116,10 @@ def him_run(
     learn_curvature, margin, beta, centripetal, lr, steps, width. save: a file for the model.
 
     Returns one entry a kind of wrong answers ({f1, precision, recall, accuracy, f1_direct, f1_indirect, hits1,
-    valid_f1, lam, threshold}, None where there was no question) and: valid_f1, of the first of them, to choose by; depth, rank correlation of radius
-    and depth; radius and radius_max, of all nodes in unit curvature; kappa, c, gamma at the end; loss, of the last
-    batch; parameters; seconds (processor, of training and calibrating); history where `report` is not 0; points as
-    lists if asked for.
+    valid_f1, lam, threshold}, None where there was no question) and: valid_f1, of the first of them, to choose by;
+    depth, rank correlation of radius and depth; radius and radius_max, of all nodes in unit curvature; kappa, c,
+    gamma at the end; loss, of the last batch; parameters; seconds (processor, of training and calibrating); history
+    where `report` is not 0; points as lists if asked for.
 
     ParameterError for a value that nothing knows, and all that `fit_him` raises.
     """
