@@ -58,6 +58,14 @@ def test_the_model_can_be_kept_and_asked(tmp_path):
     assert model.indexed.names == tuple(names)
 
 
+def test_the_vocabulary_may_come_from_a_file(tmp_path):
+    words = hierarchy(TREE).labels
+    mine = tmp_path / "vocab.txt"
+    mine.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words]), encoding="utf-8")
+    row = him_run(**TINY, vocabulary=str(mine), test_negatives=[])
+    assert row["parameters"] < him_run(**TINY, test_negatives=[])["parameters"]
+
+
 def test_the_released_way_of_measuring_can_be_run():
     row = him_run(**TINY, official=True, space="lorentz", c=0.5, test_negatives=["hard"])
     assert 0 <= row["hard"]["f1"] <= 1

@@ -18,6 +18,7 @@ from workbench.evaluation.subsumption import Verdict, baselines, calibrate, eval
 from workbench.models.him import HiM, HiMConfig
 from workbench.models.him_losses import radius
 from workbench.models.text_encoder import EncoderConfig, parameters
+from workbench.models.wordpiece import Tokenizer
 from workbench.training.him import HiMFit, HiMSettings, fit_him
 
 NEGATIVES = ("hard", "matched", "random")
@@ -100,6 +101,7 @@ def him_run(
     train_negatives: str = "hard",
     test_negatives: Sequence[str] = NEGATIVES,
     encoder: str = "mamba2",
+    vocabulary: str = "",
     seed: int = 0,
     split: int = 0,
     report: int = 0,
@@ -112,8 +114,9 @@ def him_run(
 
     seed: of model and batches. split: seed of the held-out pairs and wrong answers. encoder: kind of `EncoderConfig`;
     "minilm", or any other pretrained model as `pretrained`, goes with frozen=True (unsupervised: also steps=0, dim=0,
-    space="euclidean"). values: any of `HiMConfig`, `HiMSettings` and `EncoderConfig` by name, such as space, dim, c,
-    learn_curvature, margin, beta, centripetal, lr, steps, width. save: a file for the model.
+    space="euclidean"). vocabulary: "" is the encoder's own, "bert" that of BERT (30,522 pieces), else a file for
+    `Tokenizer.from_file`. values: any of `HiMConfig`, `HiMSettings` and `EncoderConfig` by name, such as space, dim,
+    c, learn_curvature, margin, beta, centripetal, lr, steps, width. save: a file for the model.
 
     Returns one entry a kind of wrong answers ({f1, precision, recall, accuracy, f1_direct, f1_indirect, hits1,
     valid_f1, lam, threshold}, None where there was no question) and: valid_f1, of the first of them, to choose by;
@@ -126,7 +129,8 @@ def him_run(
     config, settings = _sorted_values(encoder, seed, values)
     asked = task(data, hop, train_negatives, split)
     start = time.process_time()
-    fit = fit_him(asked, config, settings, seed=seed, report=report or settings.steps, device=device)
+    own = dict(seed=seed, tokenizer=_tokenizer(vocabulary), device=device)
+    fit = fit_him(asked, config, settings, report=report or settings.steps, **own)
     row = {"seconds": time.process_time() - start}
     if save:
         fit.model.save(save)
@@ -151,6 +155,12 @@ def rules_run(
         kind: {name: _plain(found) for name, found in baselines(asked.offered(kind, split)).items()}
         for kind in test_negatives
     }
+
+
+def _tokenizer(vocabulary: str) -> Tokenizer | None:
+    if not vocabulary:
+        return None
+    return Tokenizer.from_file(registry.fetch("bert-vocab") if vocabulary == "bert" else vocabulary)
 
 
 def _sorted_values(encoder: str, seed: int, values: dict) -> tuple[HiMConfig, HiMSettings]:
