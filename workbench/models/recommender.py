@@ -49,8 +49,9 @@ class RecommenderConfig:
     space: of items and users, "lorentz", "poincare" (the same model in another chart) or "euclidean"; c: its
         curvature, the sectional curvature is -c; learn_c.
     start: what the encoder sees of an item, "euclidean": its tangent vector as it is; "hyperboloid": the coordinates
-        of its point, layer-normalised (the time coordinate, about 1 at the start, drowns the others: slow to begin); "tangent": log₀ of its point, which differs from "euclidean" only by the soft
-        cap and, under a Riemannian optimiser, by how it moves.
+        of its point, layer-normalised, among which time, 1 at the beginning, drowns the others (slow to begin);
+        "tangent": log₀ of its point, which differs from "euclidean" only by the soft cap and, under a Riemannian
+        optimiser, by how it moves.
     k_axis, kappa, learn_kappa: K(κ) of Ā = exp(ΔA ⊙ K(κ)), see `hmamba.MambaEncoder.decay_scale`; only for "mamba".
     head, item_bias, temperature (None: the head's own start), learn_temperature: see `hmamba.Head`.
     user_radius: "free", a linear map after the encoder, radius softly capped; "sphere", the encoder ends in a layer
