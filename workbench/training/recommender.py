@@ -99,11 +99,13 @@ class RecommenderSettings:
 @dataclass
 class RecommenderFit:
     """The model as of its best epoch, in evaluation mode and bound to the data's names; a row of figures each report;
-    which epoch that was (the last one where nothing was reported)."""
+    which epoch that was (the last one where nothing was reported); epochs and processor seconds of training."""
 
     model: Recommender
     history: list[dict] = field(default_factory=list)
     best_epoch: int = 0
+    epochs: int = 0
+    seconds: float = 0.0
 
 
 class RecommenderTrainer:
@@ -308,7 +310,8 @@ def fit_recommender(
     if trainer.best:
         model.load_state_dict(trainer.best)
     release(model)
-    return RecommenderFit(model.eval(), trainer.history, trainer.best_epoch or trainer.epoch)
+    best = trainer.best_epoch or trainer.epoch
+    return RecommenderFit(model.eval(), trainer.history, best, trainer.epoch, trainer.seconds)
 
 
 def _run(trainer: RecommenderTrainer, report, checkpoint, progress, on_report) -> None:
