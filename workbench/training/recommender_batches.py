@@ -16,7 +16,7 @@ from torch import Tensor
 from workbench.data.interactions import Interactions
 from workbench.errors import DataError
 
-POOL = 16  # batches among which rows are sorted by length: few paddings, still a shuffled order
+POOL = 32  # batches among which rows are sorted by length: few paddings, still a shuffled order
 
 
 class Batch(NamedTuple):
