@@ -132,7 +132,7 @@ def test_items_to_compete_are_drawn_as_often_as_said_and_not_from_the_users_own(
 def test_prefix_and_dense_training_ask_the_same_question():
     losses = {}
     for mode in ("dense", "prefix"):
-        t = trainer(small(dropout=0.0, max_len=20), mode=mode, batch=7)
+        t = trainer(small(dropout=0.0, max_len=20), mode=mode, batch=40)
         t.model.eval()
         parts = [t.batches.make(*b) for b in t.plan]
         with torch.no_grad():
@@ -192,6 +192,28 @@ def test_an_interrupted_run_goes_on_to_the_same_bits_wherever_it_stopped(tmp_pat
         assert same(resumed.model.state_dict(), whole.model.state_dict())
     again = fit_recommender(DATA, config, some, checkpoint=path)  # finished: nothing is done
     assert again.history == resumed.history and same(again.model.state_dict(), whole.model.state_dict())
+
+
+def test_an_interrupt_while_validating_or_amid_an_update_loses_no_row_and_no_bit(tmp_path, monkeypatch):
+    whole = fit_recommender(DATA, small("gru4rec"), SHORT)
+    for number, (owner, name) in enumerate(
+        [(RecommenderTrainer, "validate"), (torch.optim.AdamW, "step"), (torch.optim.AdamW, "zero_grad")]
+    ):
+        path, calls, original = tmp_path / f"{number}.safetensors", [], getattr(owner, name)
+
+        def interrupted(self, *args, calls=calls, original=original, **named):
+            calls.append(0)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            return original(self, *args, **named)
+
+        monkeypatch.setattr(owner, name, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            fit_recommender(DATA, small("gru4rec"), SHORT, checkpoint=path)
+        monkeypatch.undo()
+        resumed = fit_recommender(DATA, small("gru4rec"), SHORT, checkpoint=path)
+        assert timeless(resumed.history) == timeless(whole.history)
+        assert same(resumed.model.state_dict(), whole.model.state_dict())
 
 
 def test_a_finished_run_can_be_continued_for_more_epochs(tmp_path):

@@ -127,33 +127,27 @@ class RecommenderTrainer:
         self.batches = Batches(data, model.max_len, settings.mode, settings.pieces, settings.batch, device)
         self.optimizer = _optimizer(model, settings)
         self.draws = Draws(data, settings.negatives, settings.popular, device)
-        self.identity = json.loads(
-            json.dumps(
-                {
-                    "kind": CHECKPOINT,
-                    "config": asdict(model.config),
-                    # How long to go on is no part of what a run is: it may be continued for longer.
-                    "settings": {k: v for k, v in asdict(settings).items() if k not in ("epochs", "budget")}
-                    | {"seed": seed},
-                    "data": data.fingerprint(),
-                    "rolling": data.rolling,
-                }
-            )
-        )
+        identity = {
+            "kind": CHECKPOINT,
+            "config": asdict(model.config),
+            "settings": asdict(settings) | {"seed": seed},
+            "data": data.fingerprint(),
+            "rolling": data.rolling,
+        }
+        for name in ("epochs", "patience", "budget"):  # how long to go on is no part of what a run is
+            del identity["settings"][name]
+        self.identity = json.loads(json.dumps(identity))
         self.epoch, self.step, self.best_epoch, self.seconds = 0, 0, 0, 0.0
         self.total = torch.zeros(2, dtype=torch.float64)  # of this epoch: sum of losses, number of targets
         self.best: dict[str, Tensor] = {}
         self.history: list[dict] = []
+        self.whole = True  # False while a step changes things: an interrupt may come anywhere
         self._plan: tuple[int, list] = (-1, [])
 
     # -- a step -------------------------------------------------------------------------------------------
     @property
-    def steps(self) -> int:
-        """Of the epoch at hand."""
-        return len(self.plan)
-
-    @property
     def plan(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The batches of the epoch at hand, one a step."""
         if self._plan[0] != self.epoch:
             self._plan = self.epoch, self.batches.epoch(_mixed(self.seed, self.epoch, 0))
         return self._plan[1]
@@ -177,10 +171,12 @@ class RecommenderTrainer:
                 f"{self.epoch + 1}: lower lr (now {self.settings.lr:g}); the model is as the step before left it"
             )
         torch.nn.utils.clip_grads_with_norm_(gradients, self.settings.clip, size)
+        self.whole = False
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.total += torch.tensor([value * len(batch.targets), len(batch.targets)], dtype=torch.float64)
         self.step += 1
+        self.whole = True
 
     def loss(self, batch: Batch) -> Tensor:
         """The batch's mean loss over targets, without the model's penalty."""
@@ -199,16 +195,17 @@ class RecommenderTrainer:
     # -- an epoch -----------------------------------------------------------------------------------------
     def end_epoch(self, report: bool) -> None:
         """Count the epoch; with `report`, measure it on validation and keep the model if it is the best so far."""
-        loss = float(self.total[0] / self.total[1])
+        row = {"epoch": self.epoch + 1, "loss": float(self.total[0] / self.total[1])}
+        if report:
+            row |= {**self.validate(), **self.geometry(), "seconds": self.seconds}
+        self.whole = False
+        if report and (not self.best or row["ndcg@10"] > self._best_row["ndcg@10"]):
+            self.best_epoch = row["epoch"]
+            self.best = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        self.history += [row] if report else []
         self.epoch, self.step = self.epoch + 1, 0
         self.total.zero_()
-        if not report:
-            return
-        row = {"epoch": self.epoch, "loss": loss, **self.validate(), **self.geometry()}
-        self.history.append(row | {"seconds": self.seconds})
-        if not self.best or row["ndcg@10"] > self._best_row["ndcg@10"]:
-            self.best_epoch = self.epoch
-            self.best = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        self.whole = True
 
     @property
     def _best_row(self) -> dict:
@@ -239,13 +236,8 @@ class RecommenderTrainer:
         """The epochs, the patience or the budget are used up."""
         s = self.settings
         waited = sum(row["epoch"] > self.best_epoch for row in self.history)
-        if self.step:
-            return False
-        return (
-            self.epoch >= s.epochs
-            or bool(s.patience and waited >= s.patience)
-            or bool(s.budget and self.seconds >= s.budget)
-        )
+        late = (s.patience and waited >= s.patience) or (s.budget and self.seconds >= s.budget)
+        return self.step == 0 and (self.epoch >= s.epochs or bool(late))
 
     # -- checkpoints --------------------------------------------------------------------------------------
     def save(self, path: str | Path) -> None:
@@ -333,14 +325,14 @@ def _run(trainer: RecommenderTrainer, report, checkpoint, progress, on_report) -
                 trainer.save(checkpoint)
     finally:
         bar.close()
-        if checkpoint and (trainer.epoch or trainer.step):
+        if checkpoint and trainer.whole and (trainer.epoch or trainer.step):
             trainer.save(checkpoint)
 
 
 def _run_epoch(trainer: RecommenderTrainer) -> None:
     start = time.process_time()
     try:
-        while trainer.step < trainer.steps:
+        while trainer.step < len(trainer.plan):
             trainer.run_step()
     finally:
         trainer.seconds += time.process_time() - start
