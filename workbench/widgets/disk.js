@@ -258,9 +258,11 @@ function render({ model, el }) {
     scene = Object.assign(readScene(model), { rows, lower });
     dress();
   };
+  let texts = 0;
   const onText = async () => {
-    scene.rows = await readText(model);
-    scene.lower = undefined;
+    const mine = ++texts, rows = await readText(model);
+    if (mine < texts) return; // a later text has come meanwhile
+    Object.assign(scene, { rows, lower: undefined }); // the scene of now: points may have come, too
     tell();
     ask(false);
   };
