@@ -10,6 +10,7 @@ import torch
 from workbench.data.tasks import multi_hop
 from workbench.errors import CheckpointError, DataError, ParameterError
 from workbench.evaluation.subsumption import evaluate
+from workbench.files import load_tensors
 from workbench.models.him import HiM, HiMConfig
 from workbench.models.him_losses import him_loss, radius
 from workbench.models.wordpiece import Tokenizer
@@ -236,6 +237,15 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_keeps_the_last_good_c
         torch.equal(a, b)
         for a, b in zip(weights(whole.model).values(), weights(resumed.model).values(), strict=True)
     )
+
+
+def test_weights_that_explode_stop_with_the_step_and_are_never_a_checkpoint(tokenizer, tmp_path):
+    path, wild = tmp_path / "run", replace(QUICK, lr=1e30, clip=1e30, warmup=1)
+    with pytest.raises(ParameterError, match=r"step \d+ .*lower lr \(now 1e\+30\)"):
+        trained(tokenizer, settings=wild, checkpoint=path, checkpoint_every=1)
+    if path.exists():
+        tensors, about = load_tensors(path)
+        assert about["step"] >= 1 and all(bool(torch.isfinite(t).all()) for t in tensors.values())
 
 
 def test_a_gradient_that_is_not_finite_changes_nothing(tokenizer):

@@ -133,7 +133,14 @@ class HiMTrainer:
         """One step; ParameterError, naming it, if loss or gradient is not finite: nothing has changed then."""
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(_mixed(self.seed, self.step))  # dropout draws from torch's own generator
-            loss, parts, points = self.loss(*self.draw())
+            try:
+                loss, parts, points = self.loss(*self.draw())
+            except (
+                ParameterError
+            ) as e:  # the weights are no longer finite, or nothing about the batch is right
+                raise ParameterError(
+                    f"step {self.step + 1} cannot be taken ({e}): lower lr (now {self.settings.lr:g}) or gamma"
+                ) from e
             loss.backward()
         gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
         size = torch.nn.utils.get_total_norm(gradients)
@@ -184,6 +191,10 @@ class HiMTrainer:
         values = {"loss": loss, **parts, "kappa": self.model.kappa, "c": manifold.c}
         values |= {"radius": r.mean(), "radius_max": r.max(), "gradient": gradient}
         return {"step": self.step + 1, **{name: float(value) for name, value in values.items()}}
+
+    def finite(self) -> bool:
+        """Whether every weight is."""
+        return all(bool(torch.isfinite(p).all()) for p in self.parameters.values())
 
     # -- checkpoints --------------------------------------------------------------------------------------
     def save(self, path: str | Path) -> None:
@@ -263,11 +274,13 @@ def _run(trainer: HiMTrainer, report, checkpoint, every, progress, on_report) ->
             bar.update()
             if shown and on_report:
                 on_report(trainer, trainer.history[-1])
-            if checkpoint and trainer.step % every == 0:
+            if checkpoint and trainer.step % every == 0 and trainer.finite():
                 trainer.save(checkpoint)
     finally:
         bar.close()
-        if checkpoint and trainer.step:
+        if (
+            checkpoint and trainer.step and trainer.finite()
+        ):  # what went wrong does not take the place of what was right
             trainer.save(checkpoint)
 
 
