@@ -28,6 +28,7 @@ from workbench.models.him_losses import him_loss, radius
 from workbench.models.wordpiece import Tokenizer
 from workbench.threads import one_thread
 from workbench.training.checkpoints import pack, refuse_another_run, unpack
+from workbench.training.checks import whole_number
 from workbench.training.names import Names
 
 CHECKPOINT = "him-training"
@@ -69,9 +70,7 @@ class HiMSettings:
 
     def __post_init__(self) -> None:
         for name, least in dict(steps=0, positives=1, wrong=1, warmup=0).items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ParameterError(f"{name} must be a whole number from {least}, but came as {value!r}")
+            whole_number(name, getattr(self, name), least)
         for name in ("lr", "clip", "margin", "beta", "weight", "weight_decay", "curvature_lr"):
             value = getattr(self, name)
             if not 0 <= value < math.inf or (name in ("lr", "clip") and value == 0):
@@ -251,8 +250,7 @@ def fit_him(
         ("checkpoint_every", checkpoint_every, 1),
         ("seed", seed, 0),
     ):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ParameterError(f"{name} must be a whole number from {least}, but came as {value!r}")
+        whole_number(name, value, least)
     if len(task.train) == 0:
         raise DataError(f"the task {task.name} has no training pairs")
     model = HiM(config or HiMConfig(), tokenizer)

@@ -26,6 +26,7 @@ from workbench.files import load_tensors, save_tensors
 from workbench.models.hrq import HRQVAE, HRQConfig, HRQTable
 from workbench.threads import one_thread
 from workbench.training.checkpoints import pack, refuse_another_run, unpack
+from workbench.training.checks import whole_number
 from workbench.training.embedding import Closure, checked_closure
 from workbench.training.riemannian import make_optimizer, release
 
@@ -63,8 +64,7 @@ def _digest(array: Tensor | np.ndarray) -> str:
 def _check(whole: dict, positive: dict) -> None:
     for name, value in whole.items():
         least = 0 if name in ("report", "seed") else 1
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ParameterError(f"{name} must be a whole number from {least}, but came as {value!r}")
+        whole_number(name, value, least)
     for name, value in positive.items():
         if not 0 <= value < math.inf or (name == "lr" and value == 0):
             raise ParameterError(f"{name} must be a finite number, lr above 0, but came as {value!r}")

@@ -24,6 +24,7 @@ from workbench.files import load_tensors, save_tensors
 from workbench.models.multitoken import MultitokenConfig, MultitokenTransformer, TokenTrie
 from workbench.threads import one_thread
 from workbench.training.checkpoints import pack, refuse_another_run, unpack
+from workbench.training.checks import whole_number
 
 CHECKPOINT = "multitoken-training"
 PRECISIONS = ("float32", "bf16")
@@ -50,9 +51,7 @@ class MultitokenSettings:
 
     def __post_init__(self) -> None:
         for name, least in (("epochs", 1), ("batch", 1), ("per_epoch", 0), ("seed", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ParameterError(f"{name} must be a whole number from {least}, but came as {value!r}")
+            whole_number(name, getattr(self, name), least)
         for name in ("weight_decay", "clip"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ParameterError(f"{name} must not be below 0, but came as {getattr(self, name)!r}")

@@ -29,6 +29,7 @@ from workbench.models.recommender import Recommender, RecommenderConfig, named
 from workbench.threads import one_thread
 from workbench.training import recommender_losses as losses
 from workbench.training.checkpoints import pack, refuse_another_run, unpack
+from workbench.training.checks import whole_number
 from workbench.training.recommender_batches import Batch, Batches, Draws
 from workbench.training.riemannian import RiemannianAdam, release
 
@@ -83,9 +84,7 @@ class RecommenderSettings:
                     f"{name} must be one of {', '.join(known)}, but came as {value!r}{suggest(value, known)}"
                 )
         for name, least in dict(epochs=0, batch=1, patience=0, negatives=1).items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ParameterError(f"{name} must be a whole number from {least}, but came as {value!r}")
+            whole_number(name, getattr(self, name), least)
         for name in ("lr", "clip", "weight_decay", "curvature_lr", "budget", "popular", "calibration"):
             value = getattr(self, name)
             if not 0 <= value < math.inf or (name in ("lr", "clip") and value == 0):
@@ -291,8 +290,7 @@ def fit_recommender(
     """
     settings = settings or RecommenderSettings()
     for name, value in (("report", report), ("seed", seed)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise ParameterError(f"{name} must be a whole number from 0, but came as {value!r}")
+        whole_number(name, value, 0)
     data.require_targets()
     config = named(config) if isinstance(config, str) else config
     model = Recommender(config, data.n_items).bind(data)
