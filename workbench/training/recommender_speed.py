@@ -1,10 +1,14 @@
 """What a step of training a recommender costs as histories get longer: the encoder, and scoring all items, apart.
 
 Every step sees the same number of tokens, as a few long histories or as many short ones, and asks for the next item
-after each of them. Encoding is from item numbers to states and back to every weight; scoring is the full softmax over
-all items and back to states and items, whose price does not know the encoder. Their sum, times the number of steps,
-is an epoch, but for the optimizer. Models take turns, ratios are taken within a round, and a CPU's seconds are
-processor time of one thread, as in `throughput`.
+after each of them. Encoding is from item numbers to states and back to every weight; scoring is the loss over all
+items and back to states and items, whose price does not know the encoder. Their sum, times the number of steps, is an
+epoch, but for the optimizer. Models take turns, ratios are taken within a round, and a CPU's seconds are processor
+time of one thread, as in `evaluation.throughput`.
+
+Two things decide as much as the model does. On a CPU Mamba's scan is eager or compiled, the latter about twice as
+fast. And attention with dropout is fused on a GPU, but not on a CPU: there it keeps every weight of every pair, and
+takes four times as long as without dropout.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ from workbench.models.recommender import Recommender, RecommenderConfig, named
 from workbench.nn import Mamba
 from workbench.scan import which
 from workbench.threads import one_thread
-from workbench.training.recommender_losses import softmax
+from workbench.training.recommender_losses import sampled_softmax, softmax
 
 LENGTHS = (50, 200, 1000)
 MODELS = ("hmamba_full", "mamba4rec", "sasrec")
@@ -76,7 +80,7 @@ class RecommenderSpeed:
     costs: tuple[StepCost, ...]
     scans: Mapping[str, str]
     parameters: Mapping[str, int]
-    n_items: int
+    scoring: str  # in words
     device: str
 
     @property
@@ -137,9 +141,10 @@ class RecommenderSpeed:
             if reached
             else f"the paper's {CLAIM} × is reached at none of these lengths"
         )
-        how = f"{self.device}{self._scan_of(this)}, full softmax over {self.n_items:,} items"
+        scans = "".join(f", {self.scans[name]} scan in {name}" for name in (this, than) if self.scans[name])
         return (
-            f"{this} trains at these multiples of {than}'s speed: {factors} ({how}); {claim}. "
+            f"{this} trains at these multiples of {than}'s speed: {factors} "
+            f"({self.device}{scans}; {self.scoring}); {claim}. "
             f"Its encoder alone is the faster one {_from_where(self.ratio(this, than, 'encode'))}. "
             f"Scoring takes {self.share(this)[last]:.0%} of its step at L = {last}, "
             f"{self.share(than)[last]:.0%} of {than}'s."
@@ -157,9 +162,6 @@ class RecommenderSpeed:
     def _over_lengths(self, value: Callable[[StepCost], float]) -> dict[str, list[float]]:
         return {name: [value(self.cost(name, L)) for L in self.lengths] for name in self.models}
 
-    def _scan_of(self, name: str) -> str:
-        return f", {self.scans[name]} scan" if self.scans[name] else ""
-
 
 def recommender_speed(
     lengths: Sequence[int] = LENGTHS,
@@ -169,6 +171,7 @@ def recommender_speed(
     width: int = 64,
     state: int = 32,
     dropout: float = 0.2,
+    negatives: int = 0,
     tokens: int | None = None,
     rounds: int = 3,
     memory: bool = True,
@@ -177,15 +180,16 @@ def recommender_speed(
     seed: int = 0,
     on_length: Callable[[int], None] | None = None,
 ) -> RecommenderSpeed:
-    """Measure a step of training, encoder and full softmax apart, on random histories; the default takes some half a
+    """Measure a step of training, encoder and softmax apart, on random histories; the default takes some half a
     minute of a CPU.
 
     Args:
         lengths: items a history, none of them padding.
         models: names of `named`, made with width, state and dropout; or settings by a name of your own, taken as they
             are but for max_len, which is the longest length.
-        n_items: that are scored. tokens: a step, as whole histories, at least one (default: 4000, on a GPU 64 000,
-            or the longest length if that is more).
+        n_items: that are scored; all of them, or `negatives` drawn ones if that is not 0.
+        tokens: a step, as whole histories, at least one (default: 4000, on a GPU 64 000, or the longest length if
+            that is more).
         rounds: that count, after one that does not. memory: look at it too, in two more calls each.
         backend: of the scan. "auto" is asked once, and what it gives now is kept for all rounds: on a CPU that is
             eager until this process has done enough for compiling to pay (`workbench.scan.backends`).
@@ -195,14 +199,15 @@ def recommender_speed(
         ParameterError: no length, no model, a number that is not positive, or what `named` refuses.
     """
     lengths, device = sorted(set(lengths)), torch.device(device)
-    if not lengths or not models or min(*lengths, rounds, n_items, 1 if tokens is None else tokens) < 1:
+    least = min([*lengths, rounds, n_items, negatives + 1, 1 if tokens is None else tokens])
+    if not lengths or not models or least < 1:
         raise ParameterError(
             "recommender_speed needs lengths, models, and positive lengths, rounds, n_items and tokens, but got "
-            f"{lengths}, {list(models)}, rounds {rounds}, n_items {n_items}, tokens {tokens}"
+            f"{lengths}, {list(models)}, rounds {rounds}, n_items {n_items} (negatives {negatives}), tokens {tokens}"
         )
     if not isinstance(models, Mapping):
         models = {name: named(name, width=width, state=state, dropout=dropout) for name in models}
-    tokens = tokens or max(TOKENS[device.type], lengths[-1])
+    tokens = tokens or max(TOKENS["cpu" if device.type == "cpu" else "cuda"], lengths[-1])
     with torch.random.fork_rng(), one_thread():
         torch.manual_seed(seed)
         made = {
@@ -215,9 +220,10 @@ def recommender_speed(
             if on_length:
                 on_length(L)
             items = torch.randint(n_items, (max(1, tokens // L), L)).to(device)
-            costs += _measured(made, items, rounds, memory)
+            costs += _measured(made, items, negatives, rounds, memory)
     weights = {name: _weights(model) for name, model in made.items()}
-    return RecommenderSpeed(tuple(costs), scans, weights, n_items, str(device))
+    scoring = f"softmax over {negatives:,} drawn of" if negatives else "full softmax over"
+    return RecommenderSpeed(tuple(costs), scans, weights, f"{scoring} {n_items:,} items", str(device))
 
 
 def _settled_scan(model: Recommender, backend: str, device: torch.device) -> str:
@@ -241,8 +247,8 @@ def _weights(model: Recommender) -> int:
 class _Step:
     """The parts of a step of one model as calls without arguments; every item of a history is also a target."""
 
-    def __init__(self, model: Recommender, items: Tensor):
-        self.model, self.items = model, items
+    def __init__(self, model: Recommender, items: Tensor, negatives: int):
+        self.model, self.items, self.negatives = model, items, negatives
         self.mask = torch.ones_like(items, dtype=torch.bool)
         self.leaves = [p for p in model.parameters() if p.requires_grad]
         with torch.no_grad():
@@ -261,14 +267,20 @@ class _Step:
         self._back(self._loss(self.model.states(self.items, self.mask)) + self.model.penalty)
 
     def _loss(self, states: Tensor) -> Tensor:
-        return softmax(self.model, states.flatten(0, 1), self.items.flatten())
+        states, targets = states.flatten(0, 1), self.items.flatten()
+        if not self.negatives:
+            return softmax(self.model, states, targets)
+        drawn = torch.randint(self.model.n_items, (self.negatives,)).to(targets.device)
+        return sampled_softmax(self.model, states, targets, drawn)
 
     def _back(self, loss: Tensor, *more: Tensor) -> None:
         torch.autograd.grad(loss, [*self.leaves, *more], allow_unused=True)
 
 
-def _measured(models: Mapping[str, Recommender], items: Tensor, rounds: int, memory: bool) -> list[StepCost]:
-    steps = {name: _Step(model, items) for name, model in models.items()}
+def _measured(
+    models: Mapping[str, Recommender], items: Tensor, negatives: int, rounds: int, memory: bool
+) -> list[StepCost]:
+    steps = {name: _Step(model, items, negatives) for name, model in models.items()}
     seconds: dict = {(name, part): [] for name in models for part in ("encode", "score")}
     for done in range(-1, rounds):
         gc.collect()
