@@ -165,7 +165,7 @@ class RecommendationBrowser(ipywidgets.HBox):
         bar = ipywidgets.HBox(list(self.buttons.values()), layout=dict(flex_flow="row wrap"))
         self.lists = {name: _List(name, self._k, self.add) for name in self._models}
         columns = ipywidgets.HBox(list(self.lists.values()), layout=dict(flex_flow="row wrap"))
-        room = dict(flex="1 1 320px", min_width="0", max_width=f"{420 * max(1, len(self._models))}px")
+        room = dict(flex="1 1 240px", min_width="0", max_width=f"{420 * max(1, len(self._models))}px")
         fields = [self.user, self.search, self.matches, self.items, bar, self.about, columns]
         side = ipywidgets.VBox(fields, layout=room)
         if self.disk is None:
