@@ -25,7 +25,8 @@ def inputs(L=16, d=4, n=2, dtype=torch.float32):
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch):
-    """No work counted, nothing warned about, no wish about compiling."""
+    """No work counted, nothing warned about, no wish about compiling, no sequence too short for it."""
+    monkeypatch.setattr(backends, "SHORT", 0)
     monkeypatch.setattr(backends, "_work", type(backends._work)())
     monkeypatch.setattr(backends, "_warned", set())
     monkeypatch.delenv("WORKBENCH_COMPILE", raising=False)
@@ -59,6 +60,15 @@ def test_the_work_of_one_shape_does_not_compile_another(monkeypatch, compiles):
     assert which().backend == "eager"
     selective_scan(*inputs(L=17))  # another length is not another shape: one graph serves all
     selective_scan(*inputs())
+    assert which().backend == "compile"
+
+
+def test_short_sequences_stay_eager_however_many_there_are(monkeypatch, compiles):
+    monkeypatch.setitem(backends.PAYS, "selective_scan", 1)
+    monkeypatch.setattr(backends, "SHORT", 17 * 4 * 2)
+    selective_scan(*inputs(L=16))
+    assert which().backend == "eager" and "short" in which().reason
+    selective_scan(*inputs(L=17))
     assert which().backend == "compile"
 
 

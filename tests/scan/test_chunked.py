@@ -47,6 +47,15 @@ def assert_close(got, expected, tolerance):
         assert error <= tolerance, f"{name}: {error:.2e}"
 
 
+def test_short_sequences_share_a_call_and_not_a_number(monkeypatch):
+    a = inputs(5, 6, 3, 2, absent=("initial_state",))
+    assert chunked._plan("eager", (64, 32), a["u"], 2).rows >= 5
+    together = values_and_gradients(scan_eager, a)
+    monkeypatch.setattr(chunked, "EAGER_STATES_CPU", 1)  # a call for each
+    assert chunked._plan("eager", (64, 32), a["u"], 2).rows == 1
+    assert_close(values_and_gradients(scan_eager, a), together, 1e-14)
+
+
 def double(a):
     return {k: None if x is None else x.detach().double().requires_grad_() for k, x in a.items()}
 

@@ -26,6 +26,8 @@ TORCH = ("eager", "compile")
 # which compiling leaves as they are. A call costs as much as OVERHEAD updates before its first.
 PAYS = {"selective_scan": 2**32, "ssd": math.inf}
 OVERHEAD = 2**17
+# Compiled kernels take one sequence a call, which costs as much as SHORT updates; eager ones many short ones at once.
+SHORT = 2**16
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,8 @@ def _choose_on_cpu(op: str, args: tuple) -> tuple[str, str]:
         return "eager", why
     if wanted:
         return "compile", "WORKBENCH_COMPILE=1"
+    if args[0].shape[1:].numel() * args[3].shape[-1] < SHORT:
+        return "eager", "sequences this short go faster many at a time"
     key = (op, args[0].dtype, args[0].shape[2:], args[3].shape[2:], args[-1])
     _work[key] += args[0].numel() * args[3].shape[-1] + OVERHEAD
     done = _work[key] / PAYS[op]

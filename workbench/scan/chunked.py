@@ -30,6 +30,8 @@ from workbench.scan.reference import accumulate_dtype
 
 # Steps of a segment: more of them cost compile time and cache, fewer cost calls.
 COMPILED_STEPS, EAGER_STEPS = 32, 32
+# Numbers in all states of an eager segment: the shorter the sequences, the more of them go at a time.
+EAGER_STATES_CPU, EAGER_STATES = 1 << 18, 1 << 25
 
 
 class Plan(NamedTuple):
@@ -66,12 +68,12 @@ def _cuts(backend: str, device: str, d: int, n: int) -> tuple[int, int]:
 
 def _plan(backend: str, cuts: tuple[int, int], u: Tensor, n: int) -> Plan:
     chunks, steps = cuts
-    b, _, d = u.shape
+    b, L, d = u.shape
     cpu = u.device.type == "cpu"
     if backend == "compile":  # on a CPU sequence by sequence: one graph for all batches, in a core's cache
         return Plan(1 if cpu else b, 1, steps, True, *_COMPILED)
-    busy = 1 << 12 if cpu else 1 << 20
-    return Plan(max(1, busy // (chunks * d * n)), chunks, steps, False, *_EAGER)
+    held = (EAGER_STATES_CPU if cpu else EAGER_STATES) // (max(1, min(L, chunks * steps)) * d * n)
+    return Plan(max(1, held), chunks, steps, False, *_EAGER)
 
 
 def _pieces(plan: Plan, x: Tensor, fill: Tensor | float = 0.0) -> tuple[Tensor, ...]:
