@@ -7,7 +7,7 @@ reaches that knows the tree behind made-up sessions. How long the states of Mamb
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,10 +19,10 @@ from torch import Tensor
 from workbench.data._graph import readonly
 from workbench.data.interactions import Interactions
 from workbench.errors import ParameterError, suggest
-from workbench.evaluation.recommendation import both_ranks
+from workbench.evaluation.recommendation import both_ranks, report
 from workbench.models.recommender import Recommender, RecommenderConfig, named
 from workbench.threads import one_thread
-from workbench.training.recommender import RecommenderSettings, RecommenderTrainer, ranks_of
+from workbench.training.recommender import RecommenderSettings, RecommenderTrainer, ranks_of, scorer
 from workbench.training.recommender_batches import Batch
 from workbench.training.recommender_runs import (
     OF_DATA,
@@ -62,18 +62,20 @@ def swept_run(
     data_seed: int = 0,
     rolling: int = 1,
     watched: bool = False,
+    cuts: Sequence[int] = (),
     device: str = "cpu",
     **values,
 ) -> dict:
     """`recommender_run`, with the order of the sessions, the radius of users, and Mamba's memory.
 
     values: any of `RecommenderConfig`, `RecommenderSettings` and `interactions.synthetic` by name. watched: also
-    a row for each epoch.
+    a row for each epoch. cuts: numbers of items; the test is repeated with no more than so many of each history.
 
-    Returns masked, unmasked, targets; ndcg (of masked, at 10); per_user, a list of it; valid_ndcg, best_epoch, epochs,
-    loss, seconds; κ, c, τ and radii as `recommender_runs.geometry`; user_radius, in unit curvature; memory, of each
-    state in items, see `memory` (None without Mamba); history if watched: of each epoch loss, ndcg@10 on validation,
-    gradient (its norm on a fixed batch, without dropout), κ, c, τ, radius, user_radius.
+    Returns masked, unmasked, targets; ndcg (of masked, at 10); per_user, a list of it; valid_ndcg, best_epoch,
+    epochs, loss, seconds; κ, c, τ and radii as `recommender_runs.geometry`; user_radius, in unit curvature; memory,
+    of each state in items, see `memory` (None without Mamba); reach, ndcg for each of the cuts; history if watched: of
+    each epoch loss, ndcg@10 on validation, gradient (its norm on a fixed batch, without dropout), κ, c, τ, radius,
+    user_radius.
 
     ParameterError for a value that nothing knows, and all that `RecommenderTrainer` raises.
     """
@@ -95,7 +97,15 @@ def swept_run(
     row |= {"seconds": trainer.seconds} | geometry(fitted, found)
     batch = histories(found, fitted)
     row |= {"user_radius": user_radius(fitted, *batch), "memory": memory(fitted, *batch)}
+    row |= {"reach": [_ndcg(fitted, found, cut) for cut in cuts]}
     return row | ({"history": past} if watched else {})
+
+
+def _ndcg(model: Recommender, data: Interactions, cut: int) -> float:
+    """NDCG@10, seen items left out, by the last `cut` items of each history."""
+    device = model.items.held.device
+    ranks = both_ranks(scorer(model), data.test, data.n_items, max_len=cut, device=device)
+    return report(ranks.masked).ndcg[10]
 
 
 def _trained(
