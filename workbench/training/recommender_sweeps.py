@@ -73,9 +73,8 @@ def swept_run(
 
     Returns masked, unmasked, targets; ndcg (of masked, at 10); per_user, a list of it; valid_ndcg, best_epoch,
     epochs, loss, seconds; κ, c, τ and radii as `recommender_runs.geometry`; user_radius, in unit curvature; memory,
-    of each state in items, see `memory` (None without Mamba); reach, ndcg for each of the cuts; history if watched: of
-    each epoch loss, ndcg@10 on validation, gradient (its norm on a fixed batch, without dropout), κ, c, τ, radius,
-    user_radius.
+    see there (None without Mamba); reach, ndcg for each of the cuts; history if watched: of each epoch loss, ndcg@10
+    on validation, gradient (its norm on a fixed batch, without dropout), κ, c, τ, radius, user_radius.
 
     ParameterError for a value that nothing knows, and all that `RecommenderTrainer` raises.
     """
