@@ -45,7 +45,8 @@ LENGTHS, QUICK = (50, 200, 1000, 4000), (50, 200, 1000)
 MODELS = ("hmamba_full", "hmamba_half", "mamba4rec", "gru4rec", "sasrec")
 HEADS = ("dot", "lorentz_sq", "dist2", "dist")
 EPOCH = 1_000_000  # targets; ML-1M has so many
-ROWS = 1600  # of a step of the trainer, by prefixes; as many targets when dense
+TARGETS = 1600  # about, of an epoch of the trainer: one dense step
+MORE = 10  # times as many rows a step by prefixes, which are short and ask once
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
 progress = Console(stderr=True, highlight=False)
 
@@ -130,12 +131,12 @@ def config(args: argparse.Namespace, name: str, **changes) -> RecommenderConfig:
 def both_modes(args: argparse.Namespace, name: str, device: str) -> dict[str, float]:
     """Seconds of an epoch that asks for the same targets dense and by prefixes, the optimizer's included."""
     length = min(args.lengths)
-    users = max(1, ROWS // length)
+    users = max(1, TARGETS // length)
     rng = np.random.default_rng(args.seed)
     events = rng.integers(args.items, size=users * (length + 3))  # one more as target, two held out
     data = Interactions.from_events(np.repeat(np.arange(users), length + 3), events)
     spent = {}
-    for mode, batch in (("dense", users), ("prefix", ROWS)):
+    for mode, batch in (("dense", users), ("prefix", MORE * users)):
         model = Recommender(config(args, name, max_len=length), data.n_items)
         settings = RecommenderSettings(mode=mode, batch=batch)
         trainer = RecommenderTrainer(model, data, settings, args.seed, torch.device(device))

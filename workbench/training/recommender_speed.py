@@ -72,7 +72,8 @@ class StepCost:
 
 @dataclass(frozen=True)
 class RecommenderSpeed:
-    """Costs by model and length; by model the scan that ran ("" where there is none) and the encoder's weights.
+    """Costs by model and length; by model the scan that ran ("" where there is none), and how many weights the
+    encoder has, but for those of positions.
 
     `plots.lines(s.lengths, s.tokens_per_second("encode"), log_x=True, log_y=True)` draws them.
     """
@@ -241,7 +242,9 @@ def _settled_scan(model: Recommender, backend: str, device: torch.device) -> str
 
 
 def _weights(model: Recommender) -> int:
-    return sum(p.numel() for part in (model.encoder, model.out) for p in part.parameters())
+    """Of the encoder and what follows it, but for attention's positions: a longer history needs more of them."""
+    parts = (*model.encoder.named_parameters(), *model.out.named_parameters())
+    return sum(p.numel() for name, p in parts if name != "positions")
 
 
 class _Step:
