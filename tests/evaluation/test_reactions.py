@@ -5,7 +5,18 @@ import pytest
 
 from workbench.data.interactions import synthetic
 from workbench.errors import ParameterError
-from workbench.evaluation.reactions import CHANGES, changed, first, moves, shared, standings
+from workbench.evaluation.reactions import (
+    CHANGES,
+    changed,
+    first,
+    foreign,
+    kept,
+    moves,
+    places,
+    share_of_kind,
+    shared,
+    standings,
+)
 from workbench.models.baselines import Popularity
 from workbench.models.recommender import Recommender, named
 
@@ -73,3 +84,24 @@ def test_what_cannot_be_asked_is_refused(model):
         changed(DATA.test.histories, "all shufled")
     with pytest.raises(ParameterError, match="two items"):
         changed([np.array([1])], "all shuffled")
+
+
+def test_what_is_kept_is_counted_list_by_list(model):
+    histories = DATA.test.histories[:8]
+    share = kept(model, histories, "the newest item left out", k=6)
+    for history, value in zip(histories, share, strict=True):
+        a, b = ({t for t, _ in model.recommend(h.tolist(), 6)} for h in (history, history[:-1]))
+        assert value == pytest.approx(len(a & b) / 6)
+
+
+def test_foreign_items_are_the_most_popular_of_the_kind_a_history_lacks():
+    kinds, counts = np.array(list("aabbbc")), np.array([9, 8, 1, 5, 3, 7])
+    kind, items = foreign(np.array([0, 1, 4]), kinds, ["a", "b"], counts, n=3)
+    assert kind == "b" and items.tolist() == [3, 2]
+
+
+def test_shares_of_kinds_and_groups_add_up():
+    ranks, kinds = np.array([[1, 2, 3, 0], [0, 3, 1, 2]]), np.array(list("abab"))
+    assert share_of_kind(ranks, kinds, ["a", "b"], 2).tolist() == [0.5, 0.5]
+    assert share_of_kind(ranks, kinds, ["a", "a"], 3).tolist() == pytest.approx([2 / 3, 1 / 3])
+    assert places(ranks, np.array([0, 1, 1, 2]), 2).tolist() == [0.25, 0.5, 0.25]

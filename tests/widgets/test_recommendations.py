@@ -163,7 +163,7 @@ def test_two_models_stand_side_by_side_and_the_first_has_the_disk():
         "flat": model_of("mamba4rec", 8),
         "popular": Popularity(DATA.counts),
     }
-    browser = RecommendationBrowser(models, DATA, [1, 2], k=4)
+    browser = RecommendationBrowser(models, DATA, np.array([1, 2]), k=4)
     for name, model in models.items():
         assert [DATA.titles[i] for i in listed(browser, name)] == [t for t, _ in model.recommend([1, 2], 4)]
     assert browser.plane.axes.shape == (8, 2) and "shadow of 8" in browser.about.value

@@ -104,3 +104,34 @@ def changed(histories: Sequence[Ints], how: str, seed: int = 0) -> list[Ints]:
     if any(len(h) < 2 for h in histories):
         raise ParameterError("a history needs at least two items to be changed, but one has fewer")
     return [CHANGES[how](np.asarray(h), np.random.default_rng([seed, i])) for i, h in enumerate(histories)]
+
+
+# -- what lists are made of ------------------------------------------------------------------------------------
+
+
+def kept(
+    model: Catalogue, histories: Sequence[Ints], how: str, k: int = 10, seed: int = 0
+) -> NDArray[np.float64]:
+    """(n,) share of the first k that stays when each history is changed as one of `CHANGES` says."""
+    before, after = (standings(model, some)[0] for some in (histories, changed(histories, how, seed)))
+    return shared(before, after, k)
+
+
+def foreign(items: Ints, kinds: NDArray, large: Sequence, counts: Ints, n: int = 5) -> tuple[str, Ints]:
+    """The kind, of some large ones, that a history has least of, and the n most popular items of it that are not in
+    the history. kinds, counts: of each item."""
+    kind = min(large, key=lambda k: (kinds[items] == k).mean())
+    order = np.argsort(-counts, kind="stable")
+    return kind, order[(kinds[order] == kind) & ~np.isin(order, items)][:n]
+
+
+def share_of_kind(ranks: Ints, kinds: NDArray, wanted: Sequence, k: int = 10) -> NDArray[np.float64]:
+    """(n,) share of the first k of each row that is of the kind wanted for it."""
+    listed = (ranks > 0) & (ranks <= k)
+    return (listed & (kinds[None] == np.asarray(wanted)[:, None])).sum(1) / k
+
+
+def places(ranks: Ints, groups: Ints, k: int = 10) -> NDArray[np.float64]:
+    """Share of all places of all lists that goes to each group of items, numbered from 0."""
+    listed = ((ranks > 0) & (ranks <= k)).sum(0)
+    return np.bincount(groups, weights=listed, minlength=int(groups.max()) + 1) / listed.sum()

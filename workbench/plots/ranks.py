@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 
 import numpy as np
@@ -50,7 +51,7 @@ def rank_moves(
     stays = [i for i in order if 0 < last[i] <= first]
     for i in reversed(order):  # those that stay on top
         k = stays.index(i) if i in stays else None
-        fig.add_trace(_line(ranks[:, i], names[i], k))
+        fig.add_trace(_line(ranks[:, i], names[i], k).update(uid=f"rank-{i}"))
     worst = int(ranks.max(initial=1))
     top, tall = np.log10(worst * 1.15), height - 190
     ends = {i: float(np.log10(last[i])) for i in order if last[i]}
@@ -58,7 +59,7 @@ def rank_moves(
     for (i, end), at in zip(ends.items(), heights, strict=True):
         bold = i in stays
         note = dict(x=len(steps) - 1, y=end, ax=38, ay=at, axref="pixel", ayref="y", xanchor="left")
-        text = f"{last[i]}  {names[i]}"
+        text = f"{last[i]}  {html.escape(names[i])}"
         fig.add_annotation(
             note, text=text, font_color=GREY if not bold else None, showarrow=True, arrowhead=0, arrowwidth=1,
             arrowcolor=LIGHT, standoff=6,
@@ -80,7 +81,7 @@ def _line(ranks: np.ndarray, name: str, k: int | None) -> go.Scatter:
     )
     return go.Scatter(
         x=np.arange(len(y)), y=y, name=name, mode="lines+markers", line=look, marker=dot, showlegend=False,
-        uid=f"rank-{name}", hovertemplate="%{fullData.name}: %{y}<extra></extra>",
+        hovertemplate="%{fullData.name}: %{y}<extra></extra>",
     )  # fmt: skip
 
 

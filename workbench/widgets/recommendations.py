@@ -84,7 +84,7 @@ class RecommendationBrowser(ipywidgets.HBox):
         if history is None and len(data.test.users):
             self.user.value = data.users[data.test.users[0]]
         else:
-            self.history = [data.index(item) for item in history or ()]
+            self.history = () if history is None else history
 
     # -- what the models say -------------------------------------------------------------------------------
     def read(self, history: Sequence[Item]) -> dict[str, Reading]:
