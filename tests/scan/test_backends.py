@@ -63,13 +63,15 @@ def test_the_work_of_one_shape_does_not_compile_another(monkeypatch, compiles):
     assert which().backend == "compile"
 
 
-def test_short_sequences_stay_eager_however_many_there_are(monkeypatch, compiles):
+def test_short_sequences_go_step_by_step_while_they_fit_however_many_there_are(monkeypatch, compiles):
     monkeypatch.setitem(backends.PAYS, "selective_scan", 1)
     monkeypatch.setattr(backends, "SHORT", 17 * 4 * 2)
-    selective_scan(*inputs(L=16))
-    assert which().backend == "eager" and "short" in which().reason
-    selective_scan(*inputs(L=17))
-    assert which().backend == "compile"
+    ran = []
+    for L, fits in ((16, 16 * 4 * 2), (16, 16 * 4 * 2 - 1), (17, 0)):
+        monkeypatch.setattr(backends, "PLAIN", fits)
+        selective_scan(*inputs(L=L))
+        ran.append(which().backend)
+    assert ran == ["reference", "eager", "compile"]
 
 
 def test_the_wish_of_the_environment_counts(monkeypatch, compiles):

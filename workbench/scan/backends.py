@@ -26,8 +26,9 @@ TORCH = ("eager", "compile")
 # which compiling leaves as they are. A call costs as much as OVERHEAD updates before its first.
 PAYS = {"selective_scan": 2**32, "ssd": math.inf}
 OVERHEAD = 2**17
-# Compiled kernels take one sequence a call, which costs as much as SHORT updates; eager ones many short ones at once.
-SHORT = 2**16
+# Sequences of fewer updates each go faster many at a time, step by step, as the reference does it, as long as all
+# states of a batch fit: PLAIN numbers, kept some four times for the gradient. Beyond that the eager kernels do it.
+SHORT, PLAIN = 2**16, 2**23
 
 
 @dataclass(frozen=True)
@@ -106,14 +107,15 @@ def _choose_on_cpu(op: str, args: tuple) -> tuple[str, str]:
     wanted = os.environ.get("WORKBENCH_COMPILE") == "1"
     if PAYS[op] == math.inf and not wanted:
         return "eager", "compiling does not make matrix products faster"
+    b, each = args[0].shape[0], args[0].shape[1:].numel() * args[3].shape[-1]
+    if each < SHORT and not wanted:
+        return ("reference" if b * each <= PLAIN else "eager"), "sequences this short go many at a time"
     if (why := _unable(op, "compile", args)) is not None:
         return "eager", why
     if wanted:
         return "compile", "WORKBENCH_COMPILE=1"
-    if args[0].shape[1:].numel() * args[3].shape[-1] < SHORT:
-        return "eager", "sequences this short go faster many at a time"
     key = (op, args[0].dtype, args[0].shape[2:], args[3].shape[2:], args[-1])
-    _work[key] += args[0].numel() * args[3].shape[-1] + OVERHEAD
+    _work[key] += b * each + OVERHEAD
     done = _work[key] / PAYS[op]
     if done < 1:
         return "eager", f"compiling pays after more work of this shape ({done:.0%} so far)"
