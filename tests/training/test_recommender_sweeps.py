@@ -76,7 +76,7 @@ def test_the_rule_gives_the_probabilities_of_a_step_of_the_generator(data):
         below = np.array([p[: 3 - up] == top for p in data.paths]) * weight
         expected += share * below / max(below.sum(), 1e-9)
     assert got.numpy() == pytest.approx(expected, abs=1e-6)
-    assert (got[history] == 0).all()
+    assert (got[torch.tensor(history)] == 0).all()
 
 
 def test_the_rule_gains_with_strength_and_ignores_padding():
