@@ -45,7 +45,10 @@ def test_a_run_is_that_of_recommender_runs_to_rounding():
 def test_a_row_is_plain_and_repeats_whether_it_is_watched_or_not():
     row, other = swept_run(**MADE, **SMALL, watched=True, cuts=[1, 20]), swept_run(**MADE, **SMALL)
     assert json.loads(json.dumps(row, allow_nan=False)) == row
-    assert row["ndcg"] == other["ndcg"] == pytest.approx(np.mean(row["per_user"])) == row["reach"][1]
+    assert (
+        row["seconds"] > 0
+        and row["ndcg"] == other["ndcg"] == pytest.approx(np.mean(row["per_user"])) == row["reach"][1]
+    )
     assert len(row["history"]) == 2 and row["history"][0]["gradient"] > 0 and other["reach"] == []
     assert swept_run(model="gru4rec", **MADE, width=8, epochs=1)["memory"] is None
 

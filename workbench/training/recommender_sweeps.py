@@ -7,6 +7,7 @@ reaches that knows the tree behind made-up sessions. How long the states of Mamb
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -122,8 +123,10 @@ def _trained(
     )
     with one_thread():
         while not trainer.finished:
+            start = time.process_time()
             while trainer.step < len(trainer.plan):
                 trainer.run_step()
+            trainer.seconds += time.process_time() - start
             trainer.end_epoch(True)
             if watched:
                 trainer.history[-1] |= seen(trainer)
