@@ -20,13 +20,11 @@ SMALL = {"n_items": 12, "width": 8, "state": 4, "rounds": 2}
 def made(encode: dict[str, dict[int, tuple[float, ...]]], score: float = 0.0) -> RecommenderSpeed:
     """As if measured: 1000 tokens a step at every length."""
     costs = tuple(
-        StepCost(name, L, 1000 // L, spent, (score,) * len(spent))
+        StepCost(name, L, 1000 // L, spent, (score,) * len(spent), scan="eager" if name == "a" else "")
         for name, of in encode.items()
         for L, spent in of.items()
     )
-    return RecommenderSpeed(
-        costs, {"a": "eager", "b": ""}, {"a": 1, "b": 1}, "full softmax over 9 items", "cpu"
-    )
+    return RecommenderSpeed(costs, {"a": 1, "b": 1}, "full softmax over 9 items", "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +83,12 @@ def test_all_models_see_the_same_number_of_whole_histories(measured):
 
 
 def test_only_models_with_a_scan_name_one(measured):
-    assert measured.scans == {"hmamba_full": "eager", "gru4rec": "", "sasrec": ""}
+    assert measured.scans["hmamba_full"] and measured.scans["gru4rec"] == measured.scans["sasrec"] == ""
+
+
+def test_scans_are_told_from_short_histories_to_long_ones():
+    found = (StepCost("a", L, 1, (1.0,), (1.0,), scan=scan) for L, scan in ((1, "x"), (2, "y"), (3, "y")))
+    assert RecommenderSpeed(tuple(found), {"a": 1}, "", "cpu").scans == {"a": "x and y"}
 
 
 def test_the_backend_asked_for_is_the_one_that_runs_in_every_round():
@@ -102,7 +105,7 @@ def test_encoding_and_scoring_together_reach_the_weights_that_a_whole_step_reach
             found = torch.autograd.grad(loss, self.leaves, allow_unused=True)
             self.reached = {name for name, g in zip(names, found, strict=True) if g is not None}
 
-    step, reached = Looking(model, torch.randint(12, (2, 5)), 0), {}
+    step, reached = Looking(model, torch.randint(12, (2, 5)), 0, "auto"), {}
     for part in ("encode", "score", "whole"):
         getattr(step, part)()
         reached[part] = step.reached

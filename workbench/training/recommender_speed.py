@@ -43,7 +43,8 @@ class StepCost:
     """One model on `sequences` histories of `length` items each.
 
     encode, score: seconds, one number a round. encode_bytes, step_bytes: most memory that tensors held at one time
-    beyond what they held before, of the encoder's part and of a whole step; None if not asked for.
+    beyond what they held before, of the encoder's part and of a whole step; None if not asked for. scan: the backend
+    that ran, "" for models without one.
     """
 
     name: str
@@ -53,6 +54,7 @@ class StepCost:
     score: tuple[float, ...]
     encode_bytes: int | None = None
     step_bytes: int | None = None
+    scan: str = ""
 
     @property
     def tokens(self) -> int:
@@ -72,14 +74,12 @@ class StepCost:
 
 @dataclass(frozen=True)
 class RecommenderSpeed:
-    """Costs by model and length; by model the scan that ran ("" where there is none), and how many weights the
-    encoder has, but for those of positions.
+    """Costs by model and length, and how many weights each encoder has, but for those of positions.
 
     `plots.lines(s.lengths, s.tokens_per_second("encode"), log_x=True, log_y=True)` draws them.
     """
 
     costs: tuple[StepCost, ...]
-    scans: Mapping[str, str]
     parameters: Mapping[str, int]
     scoring: str  # in words
     device: str
@@ -91,6 +91,12 @@ class RecommenderSpeed:
     @property
     def models(self) -> list[str]:
         return list(self.parameters)
+
+    @property
+    def scans(self) -> dict[str, str]:
+        """Model → the scans that ran, from short histories to long ones; "" where there is none."""
+        ran = {name: dict.fromkeys(c.scan for c in self.costs if c.name == name) for name in self.models}
+        return {name: " and ".join(of) for name, of in ran.items()}
 
     def cost(self, name: str, length: int) -> StepCost:
         found = [c for c in self.costs if (c.name, c.length) == (name, length)]
@@ -155,7 +161,7 @@ class RecommenderSpeed:
         """Plain values for a JSON file or a data frame."""
         return [
             dataclasses.asdict(c)
-            | {"encode": list(c.encode), "score": list(c.score), "scan": self.scans[c.name]}
+            | {"encode": list(c.encode), "score": list(c.score)}
             | {f"{part}_tokens_per_second": c.tokens / c.seconds(part) for part in PARTS}
             for c in self.costs
         ]
@@ -192,8 +198,9 @@ def recommender_speed(
         tokens: a step, as whole histories, at least one (default: 4000, on a GPU 64 000, or the longest length if
             that is more).
         rounds: that count, after one that does not. memory: look at it too, in two more calls each.
-        backend: of the scan. "auto" is asked once, and what it gives now is kept for all rounds: on a CPU that is
-            eager until this process has done enough for compiling to pay (`workbench.scan.backends`).
+        backend: of the scan. "auto" is asked once a length, and what it gives now is kept for all rounds: on a CPU
+            histories of more than some 15 to 50 items are eager until this process has done enough for compiling to
+            pay (`workbench.scan.backends`).
         on_length: called with each length before it is measured.
 
     Raises:
@@ -215,30 +222,16 @@ def recommender_speed(
             name: Recommender(dataclasses.replace(config, max_len=lengths[-1]), n_items).to(device).train()
             for name, config in models.items()
         }
-        scans = {name: _settled_scan(model, backend, device) for name, model in made.items()}
         costs = []
         for L in lengths:
             if on_length:
                 on_length(L)
             items = torch.randint(n_items, (max(1, tokens // L), L)).to(device)
-            costs += _measured(made, items, negatives, rounds, memory)
+            steps = {name: _Step(model, items, negatives, backend) for name, model in made.items()}
+            costs += _measured(steps, items, rounds, memory)
     weights = {name: _weights(model) for name, model in made.items()}
     scoring = f"softmax over {negatives:,} drawn of" if negatives else "full softmax over"
-    return RecommenderSpeed(tuple(costs), scans, weights, f"{scoring} {n_items:,} items", str(device))
-
-
-def _settled_scan(model: Recommender, backend: str, device: torch.device) -> str:
-    """Which scan a model gets, once for all its calls: "auto" could go over to compiled code between two rounds."""
-    blocks = [part for part in model.modules() if isinstance(part, Mamba)]
-    if not blocks:
-        return ""
-    for block in blocks:
-        block.backend = backend
-    two = torch.zeros(1, 2, dtype=torch.long, device=device)
-    model.states(two, two == 0)
-    for block in blocks:
-        block.backend = which("selective_scan").backend
-    return blocks[0].backend
+    return RecommenderSpeed(tuple(costs), weights, f"{scoring} {n_items:,} items", str(device))
 
 
 def _weights(model: Recommender) -> int:
@@ -250,13 +243,24 @@ def _weights(model: Recommender) -> int:
 class _Step:
     """The parts of a step of one model as calls without arguments; every item of a history is also a target."""
 
-    def __init__(self, model: Recommender, items: Tensor, negatives: int):
+    def __init__(self, model: Recommender, items: Tensor, negatives: int, backend: str):
         self.model, self.items, self.negatives = model, items, negatives
         self.mask = torch.ones_like(items, dtype=torch.bool)
         self.leaves = [p for p in model.parameters() if p.requires_grad]
-        with torch.no_grad():
-            self.found = model.states(items, self.mask)
+        self.blocks = [part for part in model.modules() if isinstance(part, Mamba)]
+        self.found = self._first(backend)
+        self.scan = which("selective_scan").backend if self.blocks else ""
         self.gradient = torch.randn_like(self.found)
+
+    @torch.no_grad()
+    def _first(self, backend: str) -> Tensor:
+        """States, and the scan: what this call gets all others get, as "auto" may change its mind between rounds."""
+        for block in self.blocks:
+            block.backend = backend
+        found = self.model.states(self.items, self.mask)
+        for block in self.blocks:
+            block.backend = which("selective_scan").backend
+        return found
 
     def encode(self) -> None:
         states = self.model.states(self.items, self.mask)
@@ -280,11 +284,8 @@ class _Step:
         torch.autograd.grad(loss, [*self.leaves, *more], allow_unused=True)
 
 
-def _measured(
-    models: Mapping[str, Recommender], items: Tensor, negatives: int, rounds: int, memory: bool
-) -> list[StepCost]:
-    steps = {name: _Step(model, items, negatives) for name, model in models.items()}
-    seconds: dict = {(name, part): [] for name in models for part in ("encode", "score")}
+def _measured(steps: Mapping[str, _Step], items: Tensor, rounds: int, memory: bool) -> list[StepCost]:
+    seconds: dict = {(name, part): [] for name in steps for part in ("encode", "score")}
     for done in range(-1, rounds):
         gc.collect()
         for name, part in list(seconds) if done % 2 else reversed(list(seconds)):
@@ -298,7 +299,7 @@ def _measured(
     for name, step in steps.items():
         peaks = [_peak(call, items.device) for call in (step.encode, step.whole)] if memory else [None, None]
         parts = (tuple(seconds[name, part]) for part in ("encode", "score"))
-        costs.append(StepCost(name, items.shape[1], len(items), *parts, *peaks))
+        costs.append(StepCost(name, items.shape[1], len(items), *parts, *peaks, step.scan))
     return costs
 
 
