@@ -277,7 +277,7 @@ class RecommendationBrowser(ipywidgets.HBox):
         if self.plane is not None:
             d, model = self.plane.axes.shape[0], next(iter(self._models.values()))
             lost = (
-                "exact"
+                "the model as it is"
                 if d == 2
                 else f"a shadow of {d} dimensions, with {self._kept:.0%} of nearest neighbours kept"
             )
