@@ -284,7 +284,7 @@ class RecommendationBrowser(ipywidgets.HBox):
             wide = f", radii × {self.plane.stretch:.1f}" if self.plane.stretch > 1.05 else ""
             bias = "; popularity counts too, and is not drawn" if model.bias is not None else ""
             said.append(f"<span style='opacity: .7'>the disk is {lost}{wide}{bias}</span>")
-        return "<br>".join(said)
+        return f"<div style='line-height: 1.4'>{'<br>'.join(said)}</div>"
 
     def _shown(self, i: int) -> str:
         return f"<b>{html.escape(self._data.titles[i])}</b>"
@@ -296,7 +296,7 @@ class _List(ipywidgets.VBox):
     def __init__(self, name: str, k: int, add):
         self._items: list[int] = []
         self.rows = [ipywidgets.HTML(layout=dict(flex="1 1 auto", min_width="0")) for _ in range(k)]
-        self.buttons = [_button("+", partial(self._add, j, add), width="30px") for j in range(k)]
+        self.buttons = [_button("+", partial(self._add, j, add), width="28px", padding="0") for j in range(k)]
         pairs = zip(self.buttons, self.rows, strict=True)
         boxes = [ipywidgets.HBox(pair, layout=dict(display="none", align_items="center")) for pair in pairs]
         self.foot = ipywidgets.HTML()
@@ -367,11 +367,18 @@ class _ItemDisk(DiskView):
             self._edges = np.stack([parents[children], children], 1).astype("<u4").tobytes()
             self.points = np.concatenate([self._points[:n], you[None]])
             self.selected = n if history else -1
-        self.center = [0.0, 0.0] if not history else (you / (1 + np.sqrt(1 - you @ you))).tolist()
+        self.center = _towards(you).tolist()  # afterwards: a selection takes the view to its point
 
 
-def _button(text: str, act, width: str = "auto") -> ipywidgets.Button:
-    button = ipywidgets.Button(description=text, layout=dict(width=width, flex="0 0 auto"))
+def _towards(point: np.ndarray) -> np.ndarray:
+    """A little from the origin towards a point, or so far that it lies at distance 3.5: the items keep their place in
+    the middle, and the user, who often stands far outside, can be seen."""
+    radius = 2 * np.arctanh(np.linalg.norm(point))
+    return point * (np.tanh(max(radius / 8, radius - 3.5) / 2) / np.linalg.norm(point) if radius else 0.0)
+
+
+def _button(text: str, act, **layout) -> ipywidgets.Button:
+    button = ipywidgets.Button(description=text, layout=dict(width="auto", flex="0 0 auto") | layout)
     button.on_click(lambda _: act())
     return button
 
