@@ -205,12 +205,15 @@ def test_the_real_sets_are_whole(name):
 
 @pytest.mark.skipif("WORKBENCH_DATA" not in os.environ, reason="WORKBENCH_DATA is not set")
 def test_the_texts_are_those_of_the_published_evaluation():
-    for name, least in (("svamp", 1000), ("gsm8k", 1319), ("mawps", 238), ("aqua", 244)):
+    # 13 of AQuA differ in spaces and dashes alone.
+    for name, least in (("svamp", 1000), ("gsm8k", 1319), ("mawps", 238), ("aqua", 241)):
         path = registry.local(f"eval-{name}")
         if path is None:
             pytest.skip("the evaluation prompts are not under WORKBENCH_DATA")
         published = {p.text: p.answer for p in read(path)}
-        assert sum(published.get(p.text) == p.answer for p in here(name, "test")) >= least, name
+        ours = here(name, "test")
+        assert sum(published.get(p.text) == p.answer for p in ours) >= least, name
+        assert {normalised(text) for text in published} == {normalised(p.text) for p in ours}, name
 
 
 @pytest.mark.skipif("WORKBENCH_DATA" not in os.environ, reason="WORKBENCH_DATA is not set")
