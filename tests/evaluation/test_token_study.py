@@ -109,11 +109,12 @@ def test_a_log_normal_is_told_from_a_power_law():
 
 def test_the_package_powerlaw_says_the_same():
     powerlaw = pytest.importorskip("powerlaw", reason="the package to compare with")
-    for seed, drawn in enumerate(
+    for seed, drawn in enumerate(  # it knows no exponents above 3
         (
             stats.zipf.rvs(1.9, size=1500, random_state=0) % 10**6 + 1,
             np.rint(np.random.default_rng(1).lognormal(2, 1.2, 800)) + 1,
-            np.random.default_rng(2).geometric(0.02, 600) + stats.zipf.rvs(2.5, size=600, random_state=3),
+            np.random.default_rng(2).geometric(0.3, 900)
+            + stats.zipf.rvs(1.8, size=900, random_state=3) % 10**6,
         )
     ):
         drawn = drawn.astype(np.int64)
@@ -123,9 +124,17 @@ def test_the_package_powerlaw_says_the_same():
         theirs = powerlaw.Fit(drawn, discrete=True, verbose=False, xmin=ours.x_min)
         assert ours.gamma == pytest.approx(theirs.power_law.alpha, abs=2e-3), seed
         assert ours.ks == pytest.approx(theirs.power_law.D, abs=1e-3)
-        ratio, p = theirs.distribution_compare("power_law", "lognormal", normalized_ratio=True)
-        if abs(ratio) > 0.5:  # else both are rounding
-            assert ours.ratio == pytest.approx(ratio, rel=0.1) and ours.p == pytest.approx(p, abs=0.05), seed
+
+
+def test_the_package_powerlaw_compares_a_log_normal_alike():
+    """Where the log-normal is a sound fit; far out in its tail the package runs out of digits."""
+    powerlaw = pytest.importorskip("powerlaw", reason="the package to compare with")
+    drawn = np.rint(np.random.default_rng(1).lognormal(2, 0.9, 200)).astype(np.int64) + 1
+    ours = power_law(drawn, 3)
+    theirs = powerlaw.Fit(drawn, discrete=True, verbose=False, xmin=3)
+    ratio, p = theirs.distribution_compare("power_law", "lognormal", normalized_ratio=True)
+    assert ratio < -2
+    assert ours.ratio == pytest.approx(ratio, rel=0.01) and ours.p == pytest.approx(p, rel=0.1)
 
 
 @pytest.mark.parametrize("bad", [[0.5, 2.0, 3.0], [-1, 2, 3], [[1, 2, 3]], [1, 1, 2, 2], [], [0, 0]], ids=str)

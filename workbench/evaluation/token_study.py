@@ -176,15 +176,17 @@ def power_law(occurrences: Sequence[int] | NDArray, x_min: int | None = None) ->
 
 
 def _power_fit(x: Floats, n: Ints, start: int) -> tuple[float, float, int]:
-    """KS distance, exponent, start. The distance is looked for at the observed counts."""
+    """KS distance over all whole numbers, exponent, start."""
     logs, total = (n * np.log(x)).sum(), n.sum()
 
     def loss(gamma: float) -> float:
         return gamma * logs + total * math.log(special.zeta(gamma, start))
 
     gamma = float(optimize.minimize_scalar(loss, bounds=(1.001, 12), method="bounded").x)
-    model = 1 - special.zeta(gamma, x + 1) / special.zeta(gamma, start)
-    return float(np.abs(np.cumsum(n) / total - model).max()), gamma, start
+    # The observed distribution steps at x; the model's has gone furthest from it there, or right before the next x.
+    at, before = (1 - special.zeta(gamma, v) / special.zeta(gamma, start) for v in (x + 1, x[1:]))
+    seen = np.cumsum(n) / total
+    return float(max(np.abs(seen - at).max(), np.abs(seen[:-1] - before).max())), gamma, start
 
 
 def _log_power(x: Floats, gamma: float, start: int) -> Floats:
