@@ -34,9 +34,9 @@ _STARTS = {"init_lora_weights": (True, "gaussian")}
 
 
 def base_sample(base: nn.Module) -> list[float] | None:
-    """A few of the base's weights, to know it by; None where they are quantised."""
+    """A few of the base's weights, to know it by; None where they are quantised or elsewhere."""
     weight = base.weight.detach()
-    if not weight.is_floating_point():
+    if not weight.is_floating_point() or weight.is_meta or not weight.numel():
         return None
     flat = weight.reshape(-1)
     places = [(len(flat) - 1) * i // 7 for i in range(8)]

@@ -117,8 +117,9 @@ class HypLoRALinear(Adapted):
         self.hyplora_s = self._new(1) if self.settings.learn_s else None
         start_A(self.hyplora_A, generator)
 
-    def _parts(self):
-        return self.hyplora_A, self.hyplora_B, self.hyplora_k, self.hyplora_s, self.settings
+    def parts(self):
+        """What `hyplora_update` takes beside x."""
+        return self.hyplora_A, self.hyplora_B, self.hyplora_k, self.hyplora_s, self.settings, self.scaling
 
     @property
     def K(self) -> Float[Tensor, "1"]:
@@ -127,10 +128,10 @@ class HypLoRALinear(Adapted):
 
     def gate(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "..."]:
         """φ of each token, float64 (divided by s where the update is not multiplied by it again)."""
-        return gate_values(x, *self._parts())[0].squeeze(-1)
+        return gate_values(x, *self.parts()[:5])[0].squeeze(-1)
 
     def update(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... out"]:
-        return hyplora_update(x, *self._parts(), self.scaling)
+        return hyplora_update(x, *self.parts())
 
 
 class LoRALinear(Adapted):

@@ -19,6 +19,7 @@ NO_MERGE = (
 )
 
 
+@torch.no_grad()
 def merge(model: nn.Module) -> None:
     """Take LoRA or DoRA into the weights of the base, in place, and the adapters off. ParameterError for HypLoRA."""
     layers = adapters(model)
@@ -26,10 +27,11 @@ def merge(model: nn.Module) -> None:
         raise ParameterError("the model has no adapters to merge: put them on with inject(model, config)")
     if not all(layer.exact_merge for layer in layers.values()):
         raise ParameterError(NO_MERGE)
-    _write(model, {name: layer.merged() for name, layer in layers.items()})
+    for layer in layers.values():
+        weight_of(layer.base_layer).copy_(layer.merged())
+    remove(model)
 
 
-@torch.no_grad()
 def merge_approx(
     model: nn.Module, batches: Iterable, run: Callable[[nn.Module, object], object] | None = None
 ) -> dict[str, float]:
@@ -43,20 +45,30 @@ def merge_approx(
     layers = adapters(model)
     if not layers or any(layer.exact_merge for layer in layers.values()):
         raise ParameterError("merge_approx is for HypLoRA; LoRA and DoRA merge exactly with merge(model)")
+    errors = approximate(model, layers, batches, run)
+    remove(model)
+    return errors
+
+
+@torch.no_grad()
+def approximate(model: nn.Module, layers: Mapping, batches: Iterable, run=None) -> dict[str, float]:
+    """Write W + (α/r) E[φ] BA into the bases of the layers and return their errors; see `merge_approx`.
+
+    layers: by name, anything with `base_layer` and `parts` like `HypLoRALinear`.
+    """
     bases = {name: weight_of(layer.base_layer) for name, layer in layers.items()}
     sums = _measure(model, layers, batches, run or _call)
     missed = [name for name, total in sums.items() if total[0] == 0]
     if missed:
         raise ParameterError(f"batches must reach every adapter, but none came to {missed[0]!r}")
-    merged, errors = {}, {}
+    errors = {}
     for name, layer in layers.items():
         n, phi, yy, phi_yy, phi2_yy = sums[name].tolist()
         mean = phi / n
         off = max(phi2_yy - 2 * mean * phi_yy + mean * mean * yy, 0.0)
         errors[name] = math.sqrt(off / phi2_yy) if phi2_yy > 0 else 0.0
-        update = layer.scaling * mean * (layer.hyplora_B @ layer.hyplora_A)
-        merged[name] = bases[name] + update.to(bases[name].dtype)
-    _write(model, merged)
+        A, B, *_, scaling = layer.parts()
+        bases[name] += (scaling * mean * (B @ A)).to(bases[name].dtype)
     return errors
 
 
@@ -72,7 +84,7 @@ def _measure(model, layers: Mapping[str, HypLoRALinear], batches, run) -> dict[s
 
     def hook(name: str):
         def add(layer, inputs):
-            phi, q = gate_values(inputs[0], *layer._parts())
+            phi, q = gate_values(inputs[0], *layer.parts()[:5])
             rows = torch.stack([torch.ones_like(q), phi, q, phi * q, phi * phi * q])
             sums[name] += rows.reshape(5, -1).sum(1).cpu()
 
@@ -89,11 +101,3 @@ def _measure(model, layers: Mapping[str, HypLoRALinear], batches, run) -> dict[s
         for handle in handles:
             handle.remove()
     return sums
-
-
-@torch.no_grad()
-def _write(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    for name, layer in adapters(model).items():
-        base = layer.base_layer
-        base.weight.copy_(weights[name] if isinstance(base, nn.Linear) else weights[name].mT)
-    remove(model)
