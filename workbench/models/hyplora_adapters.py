@@ -104,7 +104,7 @@ def put_on(model: nn.Module, config: AdapterConfig, names: Iterable[str], genera
     for p in trainable:
         p.requires_grad_(False)
     for name, layer in layers.items():
-        model.set_submodule(name, layer)
+        model.set_submodule(name, layer.train(layer.base_layer.training))
     model._before_adapters = (config, trainable)
     return layers
 
