@@ -116,7 +116,9 @@ def test_prefix_equations_agree_with_python():
         assert prefix_value(prefix, numbers) == pytest.approx(expected, rel=1e-12, nan_ok=True)
 
 
-@pytest.mark.parametrize("equation", ["", "+ 1", "1 2", "/ 1 0", "number3", "number-1", "what", "* number0 numberX"])
+@pytest.mark.parametrize(
+    "equation", ["", "+ 1", "1 2", "/ 1 0", "number3", "number-1", "what", "* number0 numberX"]
+)
 def test_what_is_no_equation_has_no_value(equation):
     assert math.isnan(prefix_value(equation, [1.0]))
 
