@@ -11,6 +11,7 @@ from torch import nn
 from workbench.errors import CheckpointError, ParameterError
 from workbench.models import hyplora
 from workbench.models.hyplora import AdapterConfig, Gate, HypLoRALinear
+from workbench.nn.mamba import Mamba
 
 D = 12
 
@@ -168,6 +169,19 @@ def test_layers_whose_weights_are_read_elsewhere_are_refused():
         HypLoRALinear(nn.Linear(3, 3), 2, 4).weight  # noqa: B018
 
 
+def test_mambas_projections_are_adapted_but_for_the_one_that_is_not_called():
+    m, x = Mamba(8), torch.randn(2, 5, 8)
+    y = m(x)
+    layers = hyplora.inject(m, AdapterConfig())
+    assert sorted(layers) == ["in_proj", "out_proj", "x_proj"]
+    assert torch.equal(m(x), y)
+    m(x).sum().backward()
+    assert all(each.hyplora_B.grad.any() for each in layers.values())
+    hyplora.remove(m)
+    with pytest.raises(ParameterError, match="'dt_proj' cannot be adapted"):
+        hyplora.inject(m, AdapterConfig(target_modules=["dt_proj"]))
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -295,7 +309,7 @@ def test_the_approximate_merge_returns_its_own_error():
     update = each.update(h)
     errors = hyplora.merge_approx(m, [h[:1], h[1:]], run=lambda net, h: net.layers[0].q_proj(h))
     merged = m.layers[0].q_proj(h) - model().layers[0].q_proj(h)
-    measured = float((merged - update).norm() / update.norm())
+    measured = ((merged - update).norm() / update.norm()).item()
     assert measured > 0.05
     assert math.isclose(errors["layers.0.q_proj"], measured, rel_tol=1e-3)
 

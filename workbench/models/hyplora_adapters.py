@@ -174,8 +174,11 @@ def reads_weight(model: nn.Module, name: str) -> str:
     parent = model.get_submodule(above)
     kind = type(parent).__name__
     fused = isinstance(parent, nn.MultiheadAttention | nn.TransformerEncoderLayer)
-    # Mamba's kernels take the last projection in; those of this package (`workbench.nn`) do not.
-    mamba = "Mamba" in kind and last == "out_proj" and not type(parent).__module__.startswith("workbench.")
+    # Mamba's kernels take these weights in; those of this package call the last projection as a module.
+    read = (
+        {"dt_proj"} if type(parent).__module__.startswith("workbench.") else {"x_proj", "dt_proj", "out_proj"}
+    )
+    mamba = "Mamba" in kind and last in read
     return f"{kind} hands its weight to a kernel of its own" if fused or mamba else ""
 
 

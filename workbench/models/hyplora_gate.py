@@ -203,7 +203,7 @@ class _Gated(torch.autograd.Function):
             gx = None
             if ctx.needs_input_grad[0]:
                 radial = weight * e_t * square * (1 + by_w)
-                gx = (gu @ A_ + radial.to(dtype) * wide).to(x.dtype)
+                gx = torch.addcmul(gu @ A_, radial.to(dtype), wide).to(x.dtype)
         return gx, gA.to(A.dtype), gB.to(B.dtype), gK, gs, None, None, None
 
 
