@@ -1,6 +1,6 @@
 """Adapters: HypLoRA beside LoRA, DoRA, the frozen base, peft's own, and HypLoRA spelled out on the hyperboloid.
 
-    workbench bench adapters                  # a minute and a half
+    workbench bench adapters                  # two minutes
     python benchmarks/adapters.py --budget 5 --sizes 1024,1024,1024 --out build/adapters.json
 
 A training step of one adapted linear layer: forward, and backward to the input and the adapter, at N tokens, d inputs
@@ -30,10 +30,7 @@ from workbench.files import write_json
 from workbench.manifolds import Lorentz
 from workbench.models.hyplora import DoRALinear, HypLoRALinear, LoRALinear
 
-SIZES = (
-    (1024, 1024, 1024),
-    (1024, 384, 1536),
-)  # tokens, in, out: of a 1,000-wide model; of MiniLM's feed-forward
+SIZES = ((1024, 384, 1536), (1024, 1024, 1024), (1024, 2048, 2048))  # tokens, in, out; the first: of MiniLM
 RANK, ALPHA = 16, 32
 OURS, REFERENCE = "HypLoRA", "LoRA"
 
