@@ -255,7 +255,7 @@ def keep(module: nn.Module, **manifolds: Lorentz) -> None:
 
 def float_of(manifold: Lorentz) -> float:
     """c as a number, at construction (reads the data of a learned one)."""
-    return float(curvature_of(manifold))
+    return float(manifold.c.detach()) if manifold.learnable else curvature_of(manifold)
 
 
 def checked_scale(name: str, value: float) -> float:
