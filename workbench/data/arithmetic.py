@@ -20,8 +20,8 @@ from workbench.errors import ParameterError, suggest
 TEMPLATES = {"train": TRAIN, "test": TEST}
 MADE = {"train": 3000, "test": 1000}  # how many problems("made") are
 LARGEST = 1000  # of the results in made problems
-WHOLE = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?(?![0-9])"
-FIGURE = rf"(?<!\w)(?:{WHOLE}|(?<!\.)\.[0-9]+)(?!(?:st|nd|rd|th)\b)"  # "4th" and "mp3" are no numbers
+WHOLE = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?"
+FIGURE = rf"(?<!\w)(?:{WHOLE}|(?<!\.)\.[0-9]+)(?![0-9]|(?:st|nd|rd|th)\b)"  # "4th" and "mp3" are no numbers
 FRACTION = r"(?<![\w./])[0-9]+/[1-9][0-9]*(?![0-9/]|[.,][0-9])"
 
 
