@@ -252,7 +252,7 @@ def test_caches_hold_what_is_said():
     kept, small = KeyValueCache(), LatentCache()
     full()(x, turn(7), None, kept)
     latent()(x, turn(7), None, small)
-    assert sum(t[0, :, 0].numel() for t in kept.columns) == 3 * 2 * 5
+    assert sum(t[0, :, 0].numel() for t in kept.columns) == 3 * 2 * 8  # 4 + 1, filled up
     assert small.columns[0][0, :, 0].numel() == 6 + 4 and small.columns[1][0, :, 0].numel() == 2 * 3
 
 

@@ -24,7 +24,6 @@ from workbench.nn.hyperbolic_attention import (
     KeyValueCache,
     RunningMeans,
     lorentz_attention,
-    run_dtype,
     scale_of,
 )
 from workbench.nn.lorentz import (
@@ -33,6 +32,7 @@ from workbench.nn.lorentz import (
     curvature_of,
     keep,
     lift,
+    run_dtype,
     shrink,
     time_part,
 )

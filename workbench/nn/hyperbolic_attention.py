@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from workbench.manifolds import Lorentz
 from workbench.manifolds.numerics import Scalar
 from workbench.nn.hope import Rotation, rotate
-from workbench.nn.lorentz import LorentzLinear, curvature_of, keep, lift, shrink, time_part
+from workbench.nn.lorentz import LorentzLinear, curvature_of, keep, lift, run_dtype, shrink, time_part
 from workbench.nn.mamba import HALF, whole_numbers, widened
 
 Points = Float[Tensor, "b h L d"]  # space parts
@@ -64,12 +64,6 @@ class RunningMeans(nn.Module):
             mean.lerp_(now, share)
 
 
-def run_dtype(x: Tensor) -> torch.dtype:
-    """In which attention works: autocast's, else that of x."""
-    kind = x.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-
-
 def split(t: Float[Tensor, "... 1"], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """t rounded to dtype, and the remainder, which t - rounded gives exactly."""
     high = t.to(dtype)
@@ -83,11 +77,10 @@ def join(columns: tuple[Tensor, ...], dtype: torch.dtype, width: int) -> Tensor:
 
 
 def width_of(key_dim: int, value_dim: int, dtype: torch.dtype) -> tuple[int, int]:
-    """Columns of queries and keys, and of values: in half precision one number, a multiple of 8, for the kernels."""
-    if dtype not in HALF:
-        return key_dim + 1, value_dim + 1
-    width = -(-(max(key_dim, value_dim) + 2) // 8) * 8
-    return width, width
+    """Columns of queries and keys, and of values: multiples of 8, in half precision the same one, as kernels like."""
+    times = 2 if dtype in HALF else 1
+    key, value = (-(-(dim + times) // 8) * 8 for dim in (key_dim, value_dim))
+    return (max(key, value),) * 2 if dtype in HALF else (key, value)
 
 
 def query_columns(q: Points, c: Scalar, scale: Scalar, dtype: torch.dtype, width: int) -> Tensor:
@@ -131,11 +124,12 @@ def centroids(sums: Tensor, dim: int, c: Scalar, means: Means | None) -> Float[T
             time, space = time + means.value[..., :1], space + means.value[..., 1:]
     else:
         time, space = sums[..., :1], sums[..., 1 : 1 + dim]
-    return lift(space * shrink(time, space, 1.0, c), c).to(dtype)
+    return lift(space * shrink(time, space, 1.0, c), c, dtype)
 
 
 class KeyValueCache:
-    """Columns of keys and values seen so far, in the dtype of attention: 2 (d+1) numbers a token and head."""
+    """Columns of keys and values seen so far, in the dtype of attention: 2 (d+1) numbers a token and head
+    (each half filled up to a multiple of 8)."""
 
     def __init__(self) -> None:
         self.columns: tuple[Tensor, ...] = ()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from workbench.errors import ParameterError
 from workbench.manifolds import Lorentz
-from workbench.nn.lorentz import curvature_of, keep, lift
+from workbench.nn.lorentz import curvature_of, keep, lift, run_dtype
 from workbench.nn.mamba import whole_numbers, widened
 
 
@@ -31,11 +31,12 @@ class LorentzLogits(nn.Module):
 
     def forward(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... V"]:
         """Float32 at least."""
-        return widened(F.linear(lift(x, curvature_of(self.manifold)), self.weight))
+        return widened(F.linear(lift(x, curvature_of(self.manifold), run_dtype(x)), self.weight))
 
     def loss(self, x: Float[Tensor, "... d"], targets: Int[Tensor, "..."], **options) -> Float[Tensor, ""]:
         """Mean of -log softmax(logits)[target]; options are those of `chunked_cross_entropy`."""
-        return chunked_cross_entropy(lift(x, curvature_of(self.manifold)), self.weight, targets, **options)
+        points = lift(x, curvature_of(self.manifold), run_dtype(x))
+        return chunked_cross_entropy(points, self.weight, targets, **options)
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[1] - 1} -> {self.weight.shape[0]}"
@@ -63,9 +64,8 @@ def chunked_cross_entropy(
         raise ParameterError(
             f"one target a row is needed, but rows are {tuple(x.shape[:-1])} and targets {tuple(targets.shape)}"
         )
-    kind = x.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-    return _ChunkedCrossEntropy.apply(x.flatten(0, -2), weight, targets.flatten(), ignore, chunk, dtype)
+    rows = x.flatten(0, -2)
+    return _ChunkedCrossEntropy.apply(rows, weight, targets.flatten(), ignore, chunk, run_dtype(x))
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):

@@ -40,9 +40,35 @@ def time_part(x: Float[Tensor, "... d"], c: Scalar) -> Float[Tensor, "... 1"]:
     return time_of(widened(x), c) / sqrt(c)
 
 
-def lift(x: Float[Tensor, "... d"], c: Scalar) -> Float[Tensor, "... d+1"]:
-    """The point with this space part, all coordinates, in the dtype of x."""
-    return torch.cat([time_part(x, c).to(x.dtype), x], -1)
+class _Lift(torch.autograd.Function):
+    """Keeps its result alone for the backward pass, which a linear map behind it keeps anyway."""
+
+    @staticmethod
+    def forward(ctx, x, c, dtype):
+        point = torch.cat([time_part(x, c).to(dtype), x.to(dtype)], -1)
+        ctx.save_for_backward(point, c if isinstance(c, Tensor) else None)
+        ctx.dtype = x.dtype
+        return point
+
+    @staticmethod
+    def backward(ctx, grad):
+        point, c = ctx.saved_tensors
+        slope = grad[..., :1] / point[..., :1]
+        grad_c = None
+        if c is not None and ctx.needs_input_grad[1]:
+            grad_c = (widened(slope) * (-0.5 / (c * c))).sum_to_size(c.shape).to(c.dtype)
+        return torch.addcmul(grad[..., 1:], slope, point[..., 1:]).to(ctx.dtype), grad_c, None
+
+
+def lift(x: Float[Tensor, "... d"], c: Scalar, dtype: torch.dtype | None = None) -> Float[Tensor, "... d+1"]:
+    """The point with this space part, all coordinates, in the dtype of x unless another is given."""
+    return _Lift.apply(x, c, dtype or x.dtype)
+
+
+def run_dtype(x: Tensor) -> torch.dtype:
+    """In which products of x are taken: autocast's, else that of x."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
 def carry(x: Float[Tensor, "... d"], c_from: Scalar, c_to: Scalar) -> Float[Tensor, "... d"]:
@@ -109,7 +135,7 @@ class LorentzLinear(nn.Module):
                 f"a linear map of {self.points} points of dimension {self.in_dim} needs space parts in the last "
                 f"dimension{how}, got shape {tuple(x.shape)}"
             )
-        return self.of_points(lift(x, curvature_of(self.manifold)))
+        return self.of_points(lift(x, curvature_of(self.manifold), run_dtype(x)))
 
     def of_points(self, x: Float[Tensor, "... k"]) -> Float[Tensor, "... m"]:
         """The same for points with their time coordinates, where those are at hand."""
@@ -156,10 +182,12 @@ class LorentzResidual(nn.Module):
     def forward(self, x: Float[Tensor, "... d"], y: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
         c, w = curvature_of(self.manifold), self.log_weight.exp()
         x, y = widened(x), widened(y)
-        z = x + w * y
-        time = time_part(x, c) + w * time_part(y, c)
+        # -c⟨x + wy, x + wy⟩ = 1 + w² + 2w cosh(√c d(x, y)): no sum to keep, and less to cancel when one is longer
+        cosh = c * (time_part(x, c) * time_part(y, c) - dot(x, y))
+        cosh = cosh + (cosh.clamp_min(1.0) - cosh).detach()
         gamma = self.gamma if self.log_gamma is None else self.log_gamma.exp()
-        return z * (gamma * shrink(time, z, 1 + w, c))
+        k = gamma * (1 + w * w + 2 * w * cosh).rsqrt()
+        return torch.addcmul(x * k, y, w * k)
 
     def extra_repr(self) -> str:
         return f"gamma={self.gamma:g}, learn_gamma={self.log_gamma is not None}"

@@ -30,6 +30,7 @@ from workbench.nn.lorentz import (
     curvature_of,
     keep,
     lift,
+    run_dtype,
     shrink,
     time_part,
 )
@@ -161,7 +162,7 @@ class MiCE(nn.Module):
 
     def _expert(self, x: Tensor, own: Tensor, c) -> Tensor:
         """All experts (e, n, d) at once, as `HyperbolicFeedForward`."""
-        x = lift(carry(x, c, own), own)
+        x = lift(carry(x, c, own), own, run_dtype(x))
         gate, up = torch.baddbmm(self.up_bias[:, None], x, self.up_weight.mT).chunk(2, -1)
         h = lift(F.silu(gate) * up, own)
         y = torch.baddbmm(self.down_bias[:, None], h, self.down_weight.mT)
@@ -176,7 +177,7 @@ class MiCE(nn.Module):
         pieces = []
         for e, rows in enumerate(x[tokens].split(counts)):
             own = curvature_of(self.spaces[e])
-            z = F.linear(lift(carry(rows, c, own), own), self.up_weight[e], self.up_bias[e])
+            z = F.linear(lift(carry(rows, c, own), own, run_dtype(rows)), self.up_weight[e], self.up_bias[e])
             gate, up = z.chunk(2, -1)
             y = F.linear(lift(F.silu(gate) * up, own), self.down_weight[e], self.down_bias[e])
             pieces.append(carry(widened(y), own, c))
