@@ -19,10 +19,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from workbench.manifolds import Lorentz
+from workbench.nn.columns import Means, RunningMeans
 from workbench.nn.hope import Rotation, rotate
 from workbench.nn.hyperbolic_attention import (
     KeyValueCache,
-    RunningMeans,
     lorentz_attention,
     scale_of,
 )
@@ -105,12 +105,12 @@ class HyperbolicLatentAttention(nn.Module):
             kept = cache.join(torch.cat([latent[:, None], shared], -1), times)
         if not fresh:
             return self.absorbed(content, turned, *kept, mask)
-        means = self.means() if run_dtype(v) in HALF else None
+        means = self.means() if run_dtype(v) in HALF else Means()
         if self.training:
             self.means.update(k, v, c)
         q = torch.cat([widened(content), turned], -1)
         o = lorentz_attention(q, k, v, c, scale_of(self), means=means, mask=mask)
-        return self.out.of_points(o.transpose(1, 2).flatten(-2))
+        return self.out.of_points(o.flatten(-2))
 
     def _keys_and_values(self, latent: Float[Tensor, "b L r"]) -> tuple[Tensor, Tensor]:
         """(b, h, L, content) and (b, h, L, value)."""

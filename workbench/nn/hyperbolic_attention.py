@@ -1,15 +1,6 @@
 """Attention on the hyperboloid as one call of `scaled_dot_product_attention`, also in bfloat16.
 
-Scores are -d²/τ with the squared Lorentzian distance d² = -2/c - 2⟨q, k⟩, and a head's output is the centroid of the
-values under the weights. With time columns of both signs that is a dot product and a sum:
-
-    scores = [-q₀, q]·[k₀, k] · 2/τ + what softmax does not see,    centroid = Σ p [v₀, v], normalised.
-
-In half precision q₀k₀ - q·k and the norm of the centroid, m₀² - |m|², would cancel to noise. Therefore columns are
-made in float32 and rounded once, with: a mean key subtracted (softmax does not see a constant); time columns split in
-two, rounded value and remainder; a mean value subtracted and added back in float32 (weights add up to 1), and time
-taken of the values as they were rounded. The means are running ones of training: constants of a pass, so that no
-token sees a later one, not even by rounding.
+The columns that make it so, and how they keep their digits, stand in `columns`.
 
 He et al., *HELM* (2025), section 4.1; centroid: Law et al., *Lorentzian Distance Learning* (2019).
 """
@@ -17,7 +8,6 @@ He et al., *HELM* (2025), section 4.1; centroid: Law et al., *Lorentzian Distanc
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -26,105 +16,19 @@ from torch import Tensor, nn
 
 from workbench.manifolds import Lorentz
 from workbench.manifolds.numerics import Scalar
+from workbench.nn.columns import (
+    Means,
+    Points,
+    RunningMeans,
+    centroids,
+    key_columns,
+    query_columns,
+    value_columns,
+    widths,
+)
 from workbench.nn.hope import Rotation, rotate
-from workbench.nn.lorentz import LorentzLinear, curvature_of, keep, lift, run_dtype, shrink, time_part
-from workbench.nn.mamba import HALF, whole_numbers, widened
-
-Points = Float[Tensor, "b h L d"]  # space parts
-
-
-class Means(NamedTuple):
-    """Constants near the keys and values of every head, (h, 1, d+1): what is subtracted before rounding."""
-
-    key: Tensor
-    value: Tensor
-
-
-class RunningMeans(nn.Module):
-    """Means of keys and values over training, in all coordinates; zeros before. They change rounding only."""
-
-    def __init__(self, heads: int, key_dim: int, value_dim: int, momentum: float = 0.99) -> None:
-        super().__init__()
-        self.momentum = momentum
-        self.register_buffer("key", torch.zeros(heads, 1, key_dim + 1))
-        self.register_buffer("value", torch.zeros(heads, 1, value_dim + 1))
-        self.register_buffer("seen", torch.zeros(()))
-
-    def forward(self) -> Means:
-        """As they are now (copies: `update` comes before the backward pass)."""
-        return Means(self.key.clone(), self.value.clone())
-
-    @torch.no_grad()
-    def update(self, k: Points, v: Points, c: Scalar, stride: int = 16) -> None:
-        """Take a batch into account, every `stride`-th position of it."""
-        self.seen += 1
-        share = torch.clamp(1 / self.seen, min=1 - self.momentum)
-        for mean, x in ((self.key, k), (self.value, v)):
-            now = lift(widened(x[..., ::stride, :]), c).mean((0, 2), dtype=mean.dtype)[:, None]
-            mean.lerp_(now, share)
-
-
-def split(t: Float[Tensor, "... 1"], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """t rounded to dtype, and the remainder, which t - rounded gives exactly."""
-    high = t.to(dtype)
-    return high, (t - high).to(dtype)
-
-
-def join(columns: tuple[Tensor, ...], dtype: torch.dtype, width: int) -> Tensor:
-    """Columns side by side, with zeros up to a width."""
-    x = torch.cat([column.to(dtype) for column in columns], -1)
-    return F.pad(x, (0, width - x.shape[-1])) if width > x.shape[-1] else x
-
-
-def width_of(key_dim: int, value_dim: int, dtype: torch.dtype) -> tuple[int, int]:
-    """Columns of queries and keys, and of values: multiples of 8, in half precision the same one, as kernels like."""
-    times = 2 if dtype in HALF else 1
-    key, value = (-(-(dim + times) // 8) * 8 for dim in (key_dim, value_dim))
-    return (max(key, value),) * 2 if dtype in HALF else (key, value)
-
-
-def query_columns(q: Points, c: Scalar, scale: Scalar, dtype: torch.dtype, width: int) -> Tensor:
-    """scale · [-q₀, q]."""
-    q = widened(q)
-    time = -scale * time_part(q, c)
-    return join((*(split(time, dtype) if dtype in HALF else (time,)), scale * q), dtype, width)
-
-
-def key_columns(k: Points, c: Scalar, means: Means | None, dtype: torch.dtype, width: int) -> Tensor:
-    """[k₀, k], in half precision [k₀, k₀, k] less the mean key."""
-    k = widened(k)
-    time = time_part(k, c)
-    if dtype not in HALF:
-        return join((time, k), dtype, width)
-    if means is not None:
-        time, k = time - means.key[..., :1], k - means.key[..., 1:]
-    return join((time, time, k), dtype, width)
-
-
-def value_columns(v: Points, c: Scalar, means: Means | None, dtype: torch.dtype, width: int) -> Tensor:
-    """[v₀, v], in half precision [v₀, its remainder, v] less the mean value, with v₀ of the rounded v."""
-    v = widened(v)
-    if dtype not in HALF:
-        return join((time_part(v, c), v), dtype, width)
-    if means is None:
-        v = v.to(dtype)
-        return join((*split(time_part(v, c), dtype), v), dtype, width)
-    apart = (v - means.value[..., 1:]).to(dtype)
-    time = time_part(apart + means.value[..., 1:], c) - means.value[..., :1]
-    return join((*split(time, dtype), apart), dtype, width)
-
-
-def centroids(sums: Tensor, dim: int, c: Scalar, means: Means | None) -> Float[Tensor, "b h L d+1"]:
-    """Points from the weighted sums of value columns, all coordinates, in the dtype of the sums."""
-    dtype = sums.dtype
-    if dtype in HALF:
-        sums = sums.float()
-        time, space = sums[..., :1] + sums[..., 1:2], sums[..., 2 : 2 + dim]
-        if means is not None:
-            time, space = time + means.value[..., :1], space + means.value[..., 1:]
-    else:
-        time, space = sums[..., :1], sums[..., 1 : 1 + dim]
-    return lift(space * shrink(time, space, 1.0, c), c, dtype)
+from workbench.nn.lorentz import LorentzLinear, curvature_of, keep, run_dtype
+from workbench.nn.mamba import HALF, whole_numbers
 
 
 class KeyValueCache:
@@ -153,24 +57,26 @@ def lorentz_attention(
     c: Scalar,
     scale: Scalar,
     *,
-    means: Means | None = None,
+    means: Means = Means(),  # noqa: B008 - immutable
     mask: Bool[Tensor, "b 1 L K"] | None = None,
     cache: KeyValueCache | None = None,
-) -> Float[Tensor, "b h L d+1"]:
+) -> Float[Tensor, "b L h d+1"]:
     """Centroids of the values under softmax(scale · ⟨q, k⟩), scale = 2/τ, from space parts; all coordinates.
 
-    means: for half precision; zeros without. mask: which keys a query sees (`visible`); None is plain causal
-    attention, right for an empty cache or one new token. cache: keys and values before k and v, which are added.
+    Heads come last. means: for half precision; zeros without. mask: which keys a query sees (`visible`); None is
+    plain causal attention, right for an empty cache or one new token. cache: keys and values before k and v, which
+    are added.
     """
     dtype = run_dtype(v)  # q and k come out of the rotation in float32
-    width, value_width = width_of(k.shape[-1], v.shape[-1], dtype)
+    width, value_width = widths(k.shape[-1], v.shape[-1], dtype)
     queries = query_columns(q, c, scale, dtype, width)
-    keys, values = key_columns(k, c, means, dtype, width), value_columns(v, c, means, dtype, value_width)
+    keys = key_columns(k, c, means.key, dtype, width)
+    values = value_columns(v, c, means.value, dtype, value_width)
     if cache is not None:
         keys, values = cache.join(keys, values)
     causal = mask is None and keys.shape[-2] == queries.shape[-2]
     sums = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=causal, scale=1.0)
-    return centroids(sums, v.shape[-1], c, means)
+    return centroids(sums, v.shape[-1], c, means.value)
 
 
 def visible(
@@ -229,12 +135,12 @@ class HyperbolicAttention(nn.Module):
         plain causal attention, for an empty cache or a single new token."""
         c = curvature_of(self.manifold)
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, self.head_dim)).permute(2, 0, 3, 1, 4)
-        means = self.means() if run_dtype(v) in HALF else None
+        means = self.means() if run_dtype(v) in HALF else Means()
         q, k = rotate(q, rotation), rotate(k, rotation)
         if self.training:
             self.means.update(k, v, c)
         o = lorentz_attention(q, k, v, c, scale_of(self), means=means, mask=mask, cache=cache)
-        return self.out.of_points(o.transpose(1, 2).flatten(-2))
+        return self.out.of_points(o.flatten(-2))
 
 
 def scale_of(attention: nn.Module) -> Tensor:
