@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -196,6 +197,19 @@ def test_cached_generation_is_full_recomputation(config):
     assert ended[0] == new[0][: new[0].index(end)]
 
 
+@pytest.mark.parametrize("config", KINDS)
+def test_decoding_under_autocast_stays_near_the_whole_in_float32(config):
+    m, ids = model(config).train(), tokens(2, 12)
+    m.states(ids)  # means of keys and values
+    m.eval()
+    cache, out = m.new_cache(), []
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        for piece in ids.split([5, 1, 1, 5], 1):
+            out.append(m.states(piece, cache=cache))
+    whole = m.states(ids)
+    assert ((torch.cat(out, 1) - whole).norm() / whole.norm()).item() < 0.05
+
+
 def test_drawn_tokens_follow_the_seed_and_stay_within_top_p():
     m = model()
     rows = [[3, 1, 4]] * 4
@@ -310,6 +324,15 @@ def test_saved_and_loaded_it_is_the_same_bit_for_bit(config, tmp_path):
     assert again.config == m.config and not again.training
     assert all(torch.equal(t, again.state_dict()[name]) for name, t in m.state_dict().items())
     assert torch.equal(again(ids), m.eval()(ids))
+
+
+@pytest.mark.parametrize("config", KINDS)
+def test_a_copy_made_in_the_middle_of_training_is_whole(config):
+    m, ids = model(config).train(), tokens(2, 12)
+    m.loss(ids[:, :-1], ids[:, 1:]).backward()
+    twin = copy.deepcopy(m)
+    assert twin.blocks[0].feed_residual.manifold is twin.manifold is not m.manifold
+    assert torch.equal(twin.eval()(ids), m.eval()(ids))
 
 
 def test_files_of_another_kind_or_config_are_refused(tmp_path):

@@ -211,6 +211,10 @@ class HELM(nn.Module):
             return self.head.weight.new_zeros(())
         return self.config.balance * self._penalty
 
+    def __getstate__(self) -> dict:
+        """Copies and pickles leave the graph of the last pass behind."""
+        return self.__dict__ | {"_penalty": None}
+
     def balance_step(self, rate: float = 0.005) -> None:
         """Once after every optimiser step: see `nn.mice.MiCE.balance_step`. Nothing without experts."""
         for part in self.modules():
