@@ -149,7 +149,8 @@ class Decoder(nn.Module):
             if p.ndim > 1:
                 small = name.endswith(("o_proj.weight", "down_proj.weight"))
                 deviation = 0.02 / math.sqrt(2 * self.config.layers) if small else 0.02
-                p.copy_(torch.empty(p.shape).normal_(0, deviation, generator=generator))
+                start = torch.empty(p.shape, device="cpu")  # the same numbers on every device
+                p.copy_(start.normal_(0, deviation, generator=generator))
 
     @property
     def n_parameters(self) -> int:
@@ -162,10 +163,11 @@ class Decoder(nn.Module):
         """States after the last norm; each sees itself and what came before.
 
         mask: where tokens are real, at any places; others are not seen, and do not count as places. cache: what was
-        read before, continued here. ParameterError beyond the context or outside the vocabulary.
+        read before, continued here. ParameterError beyond the context, outside the vocabulary, or for a mask of
+        another shape or kind.
         """
         past = 0 if cache is None or cache.mask is None else cache.mask.shape[1]
-        self._check(ids, past)
+        self._check(ids, mask, past)
         real = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask
         if cache is not None:
             real = cache.mask = real if cache.mask is None else torch.cat([cache.mask, real], 1)
@@ -176,10 +178,14 @@ class Decoder(nn.Module):
             x = layer(x, turn, seen, cache, i)
         return self.norm(x)
 
-    def _check(self, ids: Tensor, past: int) -> None:
+    def _check(self, ids: Tensor, mask: Tensor | None, past: int) -> None:
         if ids.ndim != 2 or not ids.numel():
             raise ParameterError(
                 f"token ids must be rows (n, L) of at least one, but came as {tuple(ids.shape)}"
+            )
+        if mask is not None and (mask.shape != ids.shape or mask.dtype != torch.bool):
+            raise ParameterError(
+                f"the mask must be bool {tuple(ids.shape)}, but came as {mask.dtype} {tuple(mask.shape)}"
             )
         if past + ids.shape[1] > self.config.context:
             raise ParameterError(
@@ -211,14 +217,17 @@ class Decoder(nn.Module):
     ) -> list[list[int]]:
         """The likeliest next token, again and again, after each row; only what was added, without `end`.
 
-        ParameterError for empty rows, or where row and answer would not fit the context.
+        ParameterError for empty rows, ids outside the vocabulary, a max_new that is no whole number from 0, or where
+        row and answer would not fit the context (the last token added is not read, and needs no place).
         """
+        if isinstance(max_new, bool) or not isinstance(max_new, int) or max_new < 0:
+            raise ParameterError(f"max_new must be a whole number from 0, but came as {max_new!r}")
         if not len(rows) or not all(map(len, rows)):
             raise ParameterError("generate needs rows of at least one token, but one came empty, or none")
         longest = max(map(len, rows))
         if longest + max_new > self.config.context + 1:
             raise ParameterError(
-                f"rows may have {self.config.context} tokens, answer included, but {longest} and {max_new} came"
+                f"row and answer may have {self.config.context + 1} tokens, but {longest} and {max_new} came"
             )
         device, was_training = self.embed_tokens.weight.device, self.training
         ids = torch.tensor([[0] * (longest - len(r)) + list(r) for r in rows], device=device)

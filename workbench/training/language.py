@@ -24,14 +24,12 @@ def fit_language_model(
     device: str = "cpu",
     report: int = 50,
 ) -> FineTuneFit:
-    """Train a decoder from the start on rows of token ids.
+    """Train a decoder from the start on rows of token ids; a batch is filled up on the right.
 
-    DataError for rows of fewer than two tokens or more than the context; ParameterError where the loss is no longer
-    finite, with the step.
+    report: steps between rows of the history. DataError for rows of fewer than two tokens or more than the context;
+    ParameterError where the loss is no longer finite, with the step.
     """
-    if not rows or min(map(len, rows)) < 2 or max(map(len, rows)) > config.context:
-        lengths = f"{min(map(len, rows))} to {max(map(len, rows))}" if rows else "no row"
-        raise DataError(f"rows must have from 2 to {config.context} tokens, but {lengths} came")
+    _check(rows, config)
     model = Decoder(config).to(device)
     settings = settings or FineTuneSettings(steps=600, weight_decay=0.01, warmup=20)
 
@@ -51,8 +49,23 @@ def next_token_loss(model: Decoder, rows: Sequence[Ids], reduction: str = "mean"
 
 @torch.no_grad()
 def perplexity(model: Decoder, rows: Sequence[Ids], batch: int = 32) -> float:
-    """exp of the mean cross-entropy per token (the first of a row is given)."""
+    """exp of the mean cross-entropy per token (the first of a row is given), without dropout.
+
+    DataError for rows of fewer than two tokens or more than the context.
+    """
+    _check(rows, model.config)
+    was_training = model.training
     model.eval()
     parts = (rows[i : i + batch] for i in range(0, len(rows), batch))
-    total = sum(float(next_token_loss(model, part, "sum")) for part in parts)
+    try:
+        total = sum(float(next_token_loss(model, part, "sum")) for part in parts)
+    finally:
+        model.train(was_training)
     return math.exp(total / sum(len(row) - 1 for row in rows))
+
+
+def _check(rows: Sequence[Ids], config: DecoderConfig) -> None:
+    lengths = [len(row) for row in rows]
+    if not lengths or min(lengths) < 2 or max(lengths) > config.context:
+        came = f"{min(lengths)} to {max(lengths)}" if lengths else "no row"
+        raise DataError(f"rows must have from 2 to {config.context} tokens, but {came} came")
