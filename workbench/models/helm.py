@@ -201,8 +201,13 @@ class HELM(nn.Module):
         chunk: int = 2048,
     ) -> Float[Tensor, ""]:
         """Mean cross-entropy, nats a token, where targets are not -100, plus `penalty`; logits by `chunk` rows."""
-        states = self.states(ids, mask, documents=documents)
-        return self.head.loss(states, targets, chunk=chunk) + self.penalty
+        return self.cross_entropy(self.states(ids, mask, documents=documents), targets, chunk) + self.penalty
+
+    def cross_entropy(
+        self, states: Float[Tensor, "n L d"], targets: Int[Tensor, "n L"], chunk: int = 2048
+    ) -> Float[Tensor, ""]:
+        """Mean over targets that are not -100, nats; logits of `chunk` rows at a time."""
+        return self.head.loss(states, targets, chunk=chunk)
 
     @property
     def penalty(self) -> Tensor:

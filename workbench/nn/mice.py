@@ -47,7 +47,53 @@ class Routing(NamedTuple):
     probabilities: Float[Tensor, "n e"]
 
 
-class MiCE(nn.Module):
+class Router(nn.Module):
+    """Which experts a token goes to, and how their use is kept even: the part that knows no geometry.
+
+    `bias` is added to probabilities where experts are chosen, not where they are weighted; `balance_step` moves it.
+    """
+
+    def start_router(self, dim: int, experts: int, active: int, renormalise: bool) -> None:
+        """Its parameter, the gate, and its buffers; to be called once."""
+        self.experts, self.active, self.renormalise = experts, active, renormalise
+        self.gate = nn.Parameter(torch.empty(experts, dim))
+        nn.init.kaiming_uniform_(self.gate, a=math.sqrt(5))
+        self.register_buffer("bias", torch.zeros(experts))
+        self.register_buffer("load", torch.zeros(experts), persistent=False)
+
+    def route(self, x: Float[Tensor, "n d"]) -> Routing:
+        """Softmax over experts of gate · x, in float32; the `active` largest after the bias."""
+        with torch.autocast(x.device.type, enabled=False):
+            p = F.linear(widened(x), self.gate.to(widened(x).dtype)).softmax(-1)
+            chosen = (p + self.bias).topk(self.active, -1).indices
+            weights = p.gather(-1, chosen)
+            if self.renormalise:
+                weights = weights / weights.sum(-1, keepdim=True)
+        return Routing(chosen, weights, p)
+
+    def count(self, routing: Routing) -> Float[Tensor, ""]:
+        """Take note of who got what (in training), and say how uneven it was: Σ f_e P_e, see `MiCE.forward`."""
+        counts = torch.zeros_like(routing.probabilities).scatter(-1, routing.chosen, 1.0).sum(0)
+        if self.training:
+            with torch.no_grad():
+                self.load += counts
+        share = counts / (self.active * max(len(routing.chosen), 1))
+        return self.experts * (share * routing.probabilities.mean(0)).sum()
+
+    @torch.no_grad()
+    def balance_step(self, rate: float = 0.005) -> None:
+        """After an optimiser step: bias += rate (mean share - share) of tokens since the last, over all processes.
+
+        Proportional, as in the released code (DeepSeek's takes the sign). The biases' sum does not change.
+        """
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(self.load)
+        share = self.load / self.load.sum().clamp_min(1)
+        self.bias += rate * (share.mean() - share)
+        self.load.zero_()
+
+
+class MiCE(Router):
     """`y, balance = layer(x)`: space parts in and out, and a number that is 1 when all experts get alike.
 
     Args:
@@ -60,8 +106,6 @@ class MiCE(nn.Module):
         gamma: factor on the merged space part at the start, learned.
         dispatch: "dense"; "sorted" gives every expert its own tokens only, which needs their numbers on the host;
             "auto" sorts on a CPU outside of `torch.compile`, where that costs nothing.
-
-    `bias` is added to probabilities where experts are chosen, not where they are weighted; `balance_step` moves it.
     """
 
     def __init__(
@@ -87,12 +131,10 @@ class MiCE(nn.Module):
         if dispatch not in DISPATCH:
             raise ParameterError(f"MiCE: dispatch must be one of {', '.join(DISPATCH)}, but is {dispatch!r}")
         keep(self, manifold=manifold)
-        self.experts, self.active = experts, active
-        self.renormalise, self.dispatch = renormalise, dispatch
+        self.dispatch = dispatch
         self.spaces = nn.ModuleList(Lorentz(c, learnable) for c in curvatures)
         self.shared = HyperbolicFeedForward(manifold, dim, shared * (inner + 1) - 1, gain=gain)
-        self.gate = nn.Parameter(torch.empty(experts, dim))
-        nn.init.kaiming_uniform_(self.gate, a=math.sqrt(5))
+        self.start_router(dim, experts, active, renormalise)
         self.up_weight = nn.Parameter(torch.empty(experts, 2 * inner, dim + 1))
         self.up_bias = nn.Parameter(torch.zeros(experts, 2 * inner))
         self.down_weight = nn.Parameter(torch.empty(experts, dim, inner + 1))
@@ -101,35 +143,10 @@ class MiCE(nn.Module):
             nn.init.xavier_uniform_(weight, gain=gain)
         self.log_weight = nn.Parameter(torch.zeros(()))
         self.log_gamma = nn.Parameter(torch.tensor(math.log(checked_scale("gamma", gamma))))
-        self.register_buffer("bias", torch.zeros(experts))
-        self.register_buffer("load", torch.zeros(experts), persistent=False)
-
-    # -- who gets what ------------------------------------------------------------------------------------
-    def route(self, x: Float[Tensor, "n d"]) -> Routing:
-        """Softmax over experts of gate · x, in float32; the `active` largest after the bias."""
-        with torch.autocast(x.device.type, enabled=False):
-            p = F.linear(widened(x), self.gate.to(widened(x).dtype)).softmax(-1)
-            chosen = (p + self.bias).topk(self.active, -1).indices
-            weights = p.gather(-1, chosen)
-            if self.renormalise:
-                weights = weights / weights.sum(-1, keepdim=True)
-        return Routing(chosen, weights, p)
 
     def curvatures(self) -> Float[Tensor, " e"]:
         """c of all experts, float64."""
         return torch.stack([space.c for space in self.spaces])
-
-    @torch.no_grad()
-    def balance_step(self, rate: float = 0.005) -> None:
-        """After an optimiser step: bias += rate (mean share - share) of tokens since the last, over all processes.
-
-        Proportional, as in the released code (DeepSeek's takes the sign). The biases' sum does not change.
-        """
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(self.load)
-        share = self.load / self.load.sum().clamp_min(1)
-        self.bias += rate * (share.mean() - share)
-        self.load.zero_()
 
     # -- what comes of it ---------------------------------------------------------------------------------
     def forward(self, x: Float[Tensor, "... d"]) -> tuple[Float[Tensor, "... d"], Float[Tensor, ""]]:
@@ -137,12 +154,7 @@ class MiCE(nn.Module):
         c, shape = curvature_of(self.manifold), x.shape
         x = x.reshape(-1, shape[-1])
         routing = self.route(x)
-        counts = torch.zeros_like(routing.probabilities).scatter(-1, routing.chosen, 1.0).sum(0)
-        if self.training:
-            with torch.no_grad():
-                self.load += counts
-        share = counts / (self.active * max(len(x), 1))
-        balance = self.experts * (share * routing.probabilities.mean(0)).sum()
+        balance = self.count(routing)
 
         own = self.dispatch == "auto" and x.device.type == "cpu" and not torch.compiler.is_compiling()
         merge = self._sorted if own or self.dispatch == "sorted" else self._dense
