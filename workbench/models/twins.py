@@ -237,7 +237,7 @@ class DeepSeekTwin(LlamaTwin):
                 part.down /= math.sqrt(2 * config.layers)
 
     def mixtures(self) -> list[Mixture]:
-        return [part for part in self.modules() if isinstance(part, Mixture)]
+        return [layer.mlp for layer in self.layers if isinstance(layer.mlp, Mixture)]
 
     @property
     def penalty(self) -> Tensor:
