@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +18,6 @@ from torch import Tensor, nn
 
 from workbench.errors import CheckpointError, ParameterError
 from workbench.files import load_tensors, save_tensors
-
-KIND = "decoder"
 
 
 @dataclass(frozen=True)
@@ -54,6 +53,11 @@ class DecoderConfig:
             raise ParameterError(f"dropout must be at least 0 and below 1, but came as {self.dropout!r}")
         if not (math.isfinite(self.theta) and self.theta > 0):
             raise ParameterError(f"theta must be positive and finite, but came as {self.theta!r}")
+
+    @property
+    def turned(self) -> int:
+        """Channels of a head that the rotary angles turn: all."""
+        return self.width // self.heads
 
 
 class Cache:
@@ -132,6 +136,8 @@ class Decoder(nn.Module):
     torch.Size([1, 3, 50])
     """
 
+    kind, settings = "decoder", DecoderConfig  # of its files
+
     def __init__(self, config: DecoderConfig):
         super().__init__()
         self.config = config
@@ -175,12 +181,25 @@ class Decoder(nn.Module):
             real = cache.mask = real if cache.mask is None else torch.cat([cache.mask, real], 1)
         turn = self._turn((real.cumsum(1) - 1).clamp_min(0)[:, past:])
         seen = None if mask is None and cache is None else _seen(real, past)
+        return self._through(ids, turn, seen, cache)
+
+    def _through(self, ids: Tensor, turn: tuple[Tensor, Tensor], seen, cache: Cache | None) -> Tensor:
+        """All layers and the last norm."""
         x = self.embed_tokens(ids)
         for i, layer in enumerate(self.layers):
             x = layer(x, turn, seen, cache, i)
         return self.norm(x)
 
     def _check(self, ids: Tensor, mask: Tensor | None, past: int) -> None:
+        self._check_shape(ids, mask, past)
+        low, high = ids.aminmax()
+        if low < 0 or high >= self.config.vocab_size:
+            raise ParameterError(
+                f"token ids must be from 0 to {self.config.vocab_size - 1}, but {int(low)} to {int(high)} came"
+            )
+
+    def _check_shape(self, ids: Tensor, mask: Tensor | None, past: int) -> None:
+        """What can be known without looking at the numbers."""
         if ids.ndim != 2 or not ids.numel():
             raise ParameterError(
                 f"token ids must be rows (n, L) of at least one, but came as {tuple(ids.shape)}"
@@ -193,15 +212,10 @@ class Decoder(nn.Module):
             raise ParameterError(
                 f"rows may have {self.config.context} tokens, but {past + ids.shape[1]} came"
             )
-        low, high = ids.aminmax()
-        if low < 0 or high >= self.config.vocab_size:
-            raise ParameterError(
-                f"token ids must be from 0 to {self.config.vocab_size - 1}, but {int(low)} to {int(high)} came"
-            )
 
     def _turn(self, places: Int[Tensor, "n L"]) -> tuple[Tensor, Tensor]:
         """Cosine and sine (n, 1, L, w/2) of each channel's angle at its place, whole float32."""
-        w = self.config.width // self.config.heads
+        w = self.config.turned
         rates = self.config.theta ** -(torch.arange(0, w, 2, device=places.device).float() / w)
         angles = (places[..., None] * rates)[:, None]
         dtype = self.embed_tokens.weight.dtype
@@ -253,21 +267,21 @@ class Decoder(nn.Module):
 
     def save(self, path: str | Path) -> None:
         """One safetensors file, settings within."""
-        save_tensors(path, self.state_dict(), {"kind": KIND, "config": asdict(self.config)})
+        save_tensors(path, self.state_dict(), {"kind": self.kind, "config": asdict(self.config)})
 
     @classmethod
-    def load(cls, path: str | Path) -> Decoder:
-        """A saved decoder in evaluation mode; CheckpointError for a file that is none."""
+    def load(cls, path: str | Path) -> Self:
+        """A saved model of this kind in evaluation mode; CheckpointError for a file that holds none."""
         tensors, about = load_tensors(path)
-        if about.get("kind") != KIND:
+        if about.get("kind") != cls.kind:
             raise CheckpointError(
-                f"{path} should hold a decoder, but holds {about.get('kind', 'something else')!r}"
+                f"{path} should hold a {cls.kind}, but holds {about.get('kind', 'something else')!r}"
             )
         try:
-            model = cls(DecoderConfig(**about["config"]))
+            model = cls(cls.settings(**about["config"]))
             model.load_state_dict(tensors)
         except (KeyError, TypeError, RuntimeError, ParameterError) as e:
-            raise CheckpointError(f"{path} holds no whole decoder: {str(e).splitlines()[0]}") from e
+            raise CheckpointError(f"{path} holds no whole {cls.kind}: {str(e).splitlines()[0]}") from e
         return model.eval()
 
 

@@ -22,6 +22,7 @@ from workbench.errors import CheckpointError, ParameterError
 from workbench.files import load_tensors, save_tensors
 from workbench.manifolds import Lorentz
 from workbench.models.helm_config import HELMConfig, preset
+from workbench.models.language_model import LanguageModel
 from workbench.nn.hmla import HyperbolicLatentAttention, LatentCache
 from workbench.nn.hope import HoPE, Rotation
 from workbench.nn.hyperbolic_attention import HyperbolicAttention, KeyValueCache, visible
@@ -91,7 +92,7 @@ def _feed(config: HELMConfig, manifold: Lorentz, index: int) -> nn.Module:
     )
 
 
-class HELM(nn.Module):
+class HELM(LanguageModel):
     """Token ids in, logits of the next token after each of them out.
 
     >>> model = HELM(preset("mini", vocab_size=512))
@@ -191,18 +192,6 @@ class HELM(nn.Module):
     ) -> Float[Tensor, "n L V"]:
         return self.logits(self.states(ids, mask))
 
-    def loss(
-        self,
-        ids: Int[Tensor, "n L"],
-        targets: Int[Tensor, "n L"],
-        mask: Bool[Tensor, "n L"] | None = None,
-        *,
-        documents: Int[Tensor, "n L"] | None = None,
-        chunk: int = 2048,
-    ) -> Float[Tensor, ""]:
-        """Mean cross-entropy, nats a token, where targets are not -100, plus `penalty`; logits by `chunk` rows."""
-        return self.cross_entropy(self.states(ids, mask, documents=documents), targets, chunk) + self.penalty
-
     def cross_entropy(
         self, states: Float[Tensor, "n L d"], targets: Int[Tensor, "n L"], chunk: int = 2048
     ) -> Float[Tensor, ""]:
@@ -219,12 +208,6 @@ class HELM(nn.Module):
     def __getstate__(self) -> dict:
         """Copies and pickles leave the graph of the last pass behind."""
         return self.__dict__ | {"_penalty": None}
-
-    def balance_step(self, rate: float = 0.005) -> None:
-        """Once after every optimiser step: see `nn.mice.MiCE.balance_step`. Nothing without experts."""
-        for part in self.modules():
-            if isinstance(part, MiCE):
-                part.balance_step(rate)
 
     # -- what is learned ----------------------------------------------------------------------------------
     @property

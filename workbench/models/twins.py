@@ -11,25 +11,22 @@ n sequences of length L, width d, h heads.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from workbench.errors import CheckpointError, ParameterError
-from workbench.files import load_tensors, save_tensors
+from workbench.errors import ParameterError
 from workbench.models.decoder import Cache, Decoder, DecoderConfig, SwiGLU, rotated
+from workbench.models.language_model import LanguageModel
 from workbench.nn.hyperbolic_attention import visible
 from workbench.nn.logits import chunked_cross_entropy
 from workbench.nn.mice import Router, Routing
 
-KIND = "deepseek twin"
 
-
-class LlamaTwin(Decoder):
+class LlamaTwin(Decoder, LanguageModel):
     """`Decoder` that reads rows of several documents, as HELM does, and gives its loss in pieces."""
 
     def states(
@@ -53,19 +50,12 @@ class LlamaTwin(Decoder):
         length = ids.shape[1]
         turn = self._turn(torch.arange(length, device=ids.device)[None])
         seen = visible(length, documents=documents, device=ids.device)
-        x = self.embed_tokens(ids)
-        for i, layer in enumerate(self.layers):
-            x = layer(x, turn, seen, None, i)
-        return self.norm(x)
+        return self._through(ids, turn, seen, None)
 
     def _check(self, ids: Tensor, mask: Tensor | None, past: int) -> None:
         """All of it where looking costs nothing; a compiled graph or a GPU does not wait for it."""
-        if ids.device.type == "cpu" and not torch.compiler.is_compiling():
-            super()._check(ids, mask, past)
-        elif past + ids.shape[1] > self.config.context:
-            raise ParameterError(
-                f"rows may have {self.config.context} tokens, but {past + ids.shape[1]} came"
-            )
+        looks = ids.device.type == "cpu" and not torch.compiler.is_compiling()
+        (super()._check if looks else self._check_shape)(ids, mask, past)
 
     def cross_entropy(
         self, states: Float[Tensor, "n L d"], targets: Int[Tensor, "n L"], chunk: int = 2048
@@ -74,28 +64,10 @@ class LlamaTwin(Decoder):
         weight = self.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
         return chunked_cross_entropy(states, weight, targets, chunk=chunk)
 
-    def loss(
-        self,
-        ids: Int[Tensor, "n L"],
-        targets: Int[Tensor, "n L"],
-        mask: Bool[Tensor, "n L"] | None = None,
-        *,
-        documents: Int[Tensor, "n L"] | None = None,
-        chunk: int = 2048,
-    ) -> Float[Tensor, ""]:
-        """Mean cross-entropy, nats a token, where targets are not -100, plus `penalty`."""
-        return self.cross_entropy(self.states(ids, mask, documents=documents), targets, chunk) + self.penalty
-
     @property
     def penalty(self) -> Tensor:
         """Nothing here that should be balanced: 0."""
         return self.norm.weight.new_zeros(())
-
-    def balance_step(self, rate: float = 0.005) -> None:
-        """Once after every optimiser step: see `nn.mice.Router.balance_step`. Nothing without experts."""
-        for part in self.modules():
-            if isinstance(part, Router):
-                part.balance_step(rate)
 
     def curvatures(self) -> list[nn.Parameter]:
         """None: flat."""
@@ -141,6 +113,10 @@ class DeepSeekConfig(DecoderConfig):
             raise ParameterError(f"dense_layers is from 0 to {self.layers}, but is {self.dense_layers!r}")
         if not (math.isfinite(self.balance) and self.balance >= 0):
             raise ParameterError(f"balance must be finite and not negative, but came as {self.balance!r}")
+
+    @property
+    def turned(self) -> int:
+        return self.rotary
 
 
 class LatentAttention(nn.Module):
@@ -224,6 +200,8 @@ class DeepSeekTwin(LlamaTwin):
     Decoding keeps keys and values of all heads: what a latent cache saves is shown by `nn.hmla`, not here.
     """
 
+    kind, settings = "deepseek twin", DeepSeekConfig
+
     def __init__(self, config: DeepSeekConfig) -> None:
         super().__init__(config)
         with torch.random.fork_rng(devices=[]):
@@ -244,30 +222,3 @@ class DeepSeekTwin(LlamaTwin):
         """The balancing loss of the last `states`, config.balance times the sum over layers."""
         found = [part.balance for part in self.mixtures() if part.balance is not None]
         return self.config.balance * torch.stack(found).sum() if found else super().penalty
-
-    def _turn(self, places: Int[Tensor, "n L"]) -> tuple[Tensor, Tensor]:
-        """Cosine and sine (n, 1, L, rotary/2)."""
-        w = self.config.rotary
-        rates = self.config.theta ** -(torch.arange(0, w, 2, device=places.device).float() / w)
-        angles = (places[..., None] * rates)[:, None]
-        dtype = self.embed_tokens.weight.dtype
-        return angles.cos().to(dtype), angles.sin().to(dtype)
-
-    def save(self, path: str | Path) -> None:
-        """One safetensors file, settings within."""
-        save_tensors(path, self.state_dict(), {"kind": KIND, "config": asdict(self.config)})
-
-    @classmethod
-    def load(cls, path: str | Path) -> DeepSeekTwin:
-        """A saved twin in evaluation mode; CheckpointError for a file that is none."""
-        tensors, about = load_tensors(path)
-        if about.get("kind") != KIND:
-            raise CheckpointError(
-                f"{path} should hold a {KIND}, but holds {about.get('kind', 'something else')!r}"
-            )
-        try:
-            model = cls(DeepSeekConfig(**about["config"]))
-            model.load_state_dict(tensors)
-        except (KeyError, TypeError, RuntimeError, ParameterError) as e:
-            raise CheckpointError(f"{path} holds no whole {KIND}: {str(e).splitlines()[0]}") from e
-        return model.eval()

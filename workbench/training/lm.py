@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -24,22 +23,13 @@ from torch import Tensor, nn
 from workbench.data.text import Rows
 from workbench.errors import DataError, ParameterError
 from workbench.files import load_tensors, save_tensors
+from workbench.models.language_model import LanguageModel
 from workbench.threads import one_thread
 from workbench.training.checkpoints import pack, refuse_another_run, unpack
 from workbench.training.checks import whole_number
 from workbench.training.lm_steps import Devices, optimizer_of, step_of
 
 CHECKPOINT = "language-model-training"
-
-
-class LanguageModel(Protocol):
-    """What is trained: `HELM`, `LlamaTwin`, `DeepSeekTwin`, or any module of these methods."""
-
-    def states(self, ids, *, documents=None) -> Tensor: ...
-    def cross_entropy(self, states, targets) -> Tensor: ...
-    def loss(self, ids, targets, *, documents=None) -> Tensor: ...
-    def balance_step(self, rate: float) -> None: ...
-    def curvatures(self) -> list[nn.Parameter]: ...
 
 
 @dataclass(frozen=True)
