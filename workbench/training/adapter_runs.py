@@ -10,7 +10,7 @@ import hashlib
 import random
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -27,11 +27,12 @@ from workbench.errors import ParameterError, suggest
 from workbench.evaluation.answers import prefix_value
 from workbench.files import load_tensors, save_tensors
 from workbench.models.decoder import Decoder, DecoderConfig
-from workbench.models.hyplora_adapters import METHODS, AdapterConfig, adapters, inject
+from workbench.models.hyplora_adapters import AdapterConfig, adapters, inject
 from workbench.models.hyplora_layers import HypLoRALinear
 from workbench.models.text_encoder import EncoderConfig, make_encoder
 from workbench.models.words import Words
 from workbench.paths import cache_dir, checkout
+from workbench.training.adapter_values import sorted_values
 from workbench.training.fine_tuning import Chooser, FineTuneSettings, fine_tune, padded
 from workbench.training.language import fit_language_model, perplexity
 
@@ -43,7 +44,6 @@ TARGETS = {
     "small": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
     "minilm": ("query", "key", "value", "dense"),
 }
-OF_ADAPTER, OF_TRAINING = ({f.name for f in fields(kind)} for kind in (AdapterConfig, FineTuneSettings))
 
 
 # -- the base --------------------------------------------------------------------------------------
@@ -251,14 +251,18 @@ def adapter_run(
     fit = fine_tune(
         solver.model, solver.loss, len(solver.labels), settings, seed=seed, report=report or settings.steps
     )
-    right = {"valid": solved(solver.answer(found.valid), found.valid)}
-    if test:
-        right |= {n: solved(solver.answer(p), p) for n, p in (("test", found.test), ("other", found.other))}
+    asked = {"test": found.test, "other": found.other} if test else {}
+    right = answered(solver, valid=found.valid, **asked)
     row = {name: float(np.mean(value)) for name, value in right.items()}
     row |= gates(solver, found.valid) | {"parameters": moving, "seconds": fit.seconds}
     row |= {"loss": fit.history[-1]["loss"] if fit.history else None}
     row |= {"history": fit.history} if report else {}
-    return row | {"right": {n: [int(x) for x in v] for n, v in right.items() if n != "valid"}}
+    return row | {"right": {n: right[n] for n in asked}}
+
+
+def answered(solver: Solver, **problems: Sequence[Problem]) -> dict[str, list[int]]:
+    """For each set of problems by name: 1 for each that is solved, else 0."""
+    return {n: [int(x) for x in solved(solver.answer(p), p)] for n, p in problems.items()}
 
 
 def _put_on(solver: Solver, config: AdapterConfig | None, method: str, seed: int) -> int:
@@ -277,38 +281,53 @@ def _sorted_values(base: str, method: str, values: dict) -> tuple[AdapterConfig 
         raise ParameterError(
             f"base must be one of {', '.join(BASES)}, but came as {base!r}{suggest(base, BASES)}"
         )
-    known = {*METHODS, "none", "all"}
-    if method not in known:
-        raise ParameterError(
-            f"method must be one of {', '.join(sorted(known))}, but came as {method!r}{suggest(method, known)}"
-        )
-    for name in values:
-        if name not in OF_ADAPTER | OF_TRAINING:
-            raise ParameterError(f"a run has no parameter {name!r}{suggest(name, OF_ADAPTER | OF_TRAINING)}")
-    settings = FineTuneSettings(**{k: v for k, v in values.items() if k in OF_TRAINING})
-    if method in ("none", "all"):
-        return None, settings
-    about = {"target_modules": TARGETS[base]} | {k: v for k, v in values.items() if k in OF_ADAPTER}
-    return AdapterConfig(method=method, **about), settings
+    return sorted_values(method, values, ("none", "all"), {"target_modules": TARGETS[base]}, {})
 
 
 @torch.no_grad()
 def gates(solver: Solver, problems: Sequence[Problem]) -> dict:
     """Mean and coefficient of variation of φ over the tokens of some questions, by adapted layer and over all."""
-    layers = {n: m for n, m in adapters(solver.model).items() if isinstance(m, HypLoRALinear)}
+    layers, seen = hyperbolic(solver), {}
     if not layers:
         return {"phi": 1.0, "phi_cv": 0.0, "phi_layers": {}, "K": None}
-    seen: dict[str, list] = {name: [] for name in layers}
-    real: list = []
 
-    def hook(name: str):
-        def add(layer, inputs):
-            phi = layer.gate(inputs[0])
-            seen[name].append(phi[real[-1]] if phi.shape == real[-1].shape else phi.flatten())
+    def look(name, layer, x, mask):
+        seen.setdefault(name, []).append(layer.gate(x)[mask])
 
-        return add
+    each_input(solver, problems, look)
+    each = {name: spread(torch.cat(phi)) for name, phi in seen.items()}
+    means, spreads = zip(*each.values(), strict=True)
+    return {
+        "phi": float(np.mean(means)),
+        "phi_cv": float(np.mean(spreads)),
+        "phi_layers": each,
+        "K": float(np.mean([float(layer.K) for layer in layers.values()])),
+    }
 
-    handles = [layer.register_forward_pre_hook(hook(name)) for name, layer in layers.items()]
+
+def spread(values: Tensor) -> list[float]:
+    """Mean and coefficient of variation."""
+    return [float(values.mean()), float(values.std() / values.mean())]
+
+
+def hyperbolic(solver: Solver) -> dict[str, HypLoRALinear]:
+    """Its layers that have a gate."""
+    return {n: m for n, m in adapters(solver.model).items() if isinstance(m, HypLoRALinear)}
+
+
+def each_input(solver: Solver, problems: Sequence[Problem], look: Callable) -> None:
+    """Call look(name, layer, input, mask) for every such layer and every batch of questions; mask: real tokens."""
+    real = []
+
+    def hook(name, layer):
+        def seen(_, inputs):
+            x, mask = inputs[0], real[-1]
+            everything = torch.ones(x.shape[:-1], dtype=torch.bool, device=x.device)
+            look(name, layer, x, mask if mask.shape == everything.shape else everything)
+
+        return layer.register_forward_pre_hook(seen)
+
+    handles = [hook(name, layer) for name, layer in hyperbolic(solver).items()]
     try:
         for ids, mask in solver.batches(problems):
             real.append(mask)
@@ -316,11 +335,3 @@ def gates(solver: Solver, problems: Sequence[Problem]) -> dict:
     finally:
         for handle in handles:
             handle.remove()
-    each = {n: (float(p.mean()), float(p.std() / p.mean())) for n, v in seen.items() for p in [torch.cat(v)]}
-    means, spreads = zip(*each.values(), strict=True)
-    return {
-        "phi": float(np.mean(means)),
-        "phi_cv": float(np.mean(spreads)),
-        "phi_layers": {n: list(v) for n, v in each.items()},
-        "K": float(np.mean([float(layer.K) for layer in layers.values()])),
-    }

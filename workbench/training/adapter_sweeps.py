@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from workbench.data.arithmetic import Problem
-from workbench.models.hyplora_adapters import AdapterConfig, adapters, inject
+from workbench.models.hyplora_adapters import AdapterConfig, inject
 from workbench.models.hyplora_gate import Gate, gate_values
-from workbench.models.hyplora_layers import HypLoRALinear
-from workbench.training.adapter_runs import TARGETS, Solver, gates, parts, solved
+from workbench.training.adapter_runs import (
+    TARGETS,
+    Solver,
+    answered,
+    each_input,
+    gates,
+    hyperbolic,
+    parts,
+    spread,
+)
 from workbench.training.fine_tuning import FineTuneSettings, fine_tune
 
 STILL = math.sqrt(2e-6)  # the released code lets no update be shorter than this times √K
@@ -69,7 +77,7 @@ def watched_run(
 
     fit = fine_tune(solver.model, loss, len(solver.labels), settings, seed=seed, report=max(steps, 1))
     look(steps)
-    right = {n: solved(solver.answer(p), p) for n, p in (("test", found.test), ("other", found.other))}
+    right = answered(solver, test=found.test, other=found.other)
     moved = sum(settings.rate(step) for step in range(steps)) * curvature_lr
     row = {"at": at, **path, "reach": math.exp(min(moved, 700.0))}
     row |= {name: float(np.mean(value)) for name, value in right.items()}
@@ -77,7 +85,7 @@ def watched_run(
         "dead": dead(solver, found.valid)
     }
     row |= {"loss": fit.history[-1]["loss"] if fit.history else None, "seconds": fit.seconds}
-    return row | {"right": {n: [int(x) for x in v] for n, v in right.items()}}
+    return row | {"right": right}
 
 
 @torch.no_grad()
@@ -91,9 +99,9 @@ def dead(solver: Solver, problems: Sequence[Problem]) -> float:
         still = (phi * q.sqrt() <= 1.001 * STILL * layer.K.sqrt()).squeeze(-1)
         shares.setdefault(name, []).append(still[mask])
 
-    if any(layer.settings.variant != "official" for layer in _layers(solver).values()):
+    if any(layer.settings.variant != "official" for layer in hyperbolic(solver).values()):
         return 0.0
-    _each_input(solver, problems, look)
+    each_input(solver, problems, look)
     return float(np.mean([float(torch.cat(v).double().mean()) for v in shares.values()]))
 
 
@@ -123,10 +131,10 @@ def first_gates(
         n = torch.linalg.vector_norm(x[mask].double(), dim=-1)
         seen.setdefault(name, []).append(n / math.sqrt(layer.in_features))
 
-    _each_input(solver, found.valid, look)
+    each_input(solver, found.valid, look)
     norms = {name: torch.cat(v) for name, v in seen.items()}
-    widths = {name: layer.in_features for name, layer in _layers(solver).items()}
-    sizes = {name: _spread(n) for name, n in norms.items()}
+    widths = {name: layer.in_features for name, layer in hyperbolic(solver).items()}
+    sizes = {name: spread(n) for name, n in norms.items()}
     rows = []
     for s in scales:
         for K in curvatures:
@@ -134,37 +142,7 @@ def first_gates(
             for name, n in norms.items():
                 t = n / ((s / math.sqrt(widths[name]) if s else 1.0) * math.sqrt(K))
                 t = t.clamp(1e-150, Gate().t_max)
-                each[name] = _spread(t.sinh() / t)
+                each[name] = spread(t.sinh() / t)
             phi, cv = (float(np.mean([pair[k] for pair in each.values()])) for k in (0, 1))
             rows.append({"K": K, "s": s, "phi": phi, "phi_cv": cv, "phi_layers": each, "norms": sizes})
     return rows
-
-
-def _spread(values: torch.Tensor) -> list[float]:
-    return [float(values.mean()), float(values.std() / values.mean())]
-
-
-def _layers(solver: Solver) -> dict[str, HypLoRALinear]:
-    return {n: m for n, m in adapters(solver.model).items() if isinstance(m, HypLoRALinear)}
-
-
-def _each_input(solver: Solver, problems: Sequence[Problem], look: Callable) -> None:
-    """Call look(name, layer, input, mask) for every adapted layer and every batch of questions; mask: real tokens."""
-    real = []
-
-    def hook(name, layer):
-        def seen(_, inputs):
-            x, mask = inputs[0], real[-1]
-            everything = torch.ones(x.shape[:-1], dtype=torch.bool, device=x.device)
-            look(name, layer, x, mask if mask.shape == everything.shape else everything)
-
-        return layer.register_forward_pre_hook(seen)
-
-    handles = [hook(name, layer) for name, layer in _layers(solver).items()]
-    try:
-        for ids, mask in solver.batches(problems):
-            real.append(mask)
-            solver.model(ids, mask)
-    finally:
-        for handle in handles:
-            handle.remove()

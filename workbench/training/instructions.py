@@ -9,7 +9,6 @@ set. Needs the extra `peft`, which brings transformers.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
 from importlib.util import find_spec
 from typing import Any
 
@@ -17,11 +16,12 @@ from torch import nn
 
 from workbench.data import prompts
 from workbench.data.prompts import Prompt
-from workbench.errors import DataError, ParameterError, suggest
+from workbench.errors import DataError, ParameterError
 from workbench.evaluation.answers import exact_match
 from workbench.models import hyplora_files
-from workbench.models.hyplora_adapters import METHODS, AdapterConfig, inject
-from workbench.training.fine_tuning import FineTuneSettings, Writing, fine_tune
+from workbench.models.hyplora_adapters import inject
+from workbench.training.adapter_values import sorted_values
+from workbench.training.fine_tuning import Writing, fine_tune
 
 TEMPLATE = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
@@ -34,7 +34,13 @@ TARGETS = (
     "up_proj",
     "down_proj",
 )  # the paper's, as Llama, Gemma and Qwen name them
-OF_ADAPTER, OF_TRAINING = ({f.name for f in fields(kind)} for kind in (AdapterConfig, FineTuneSettings))
+ADAPTER = {
+    "r": 32,
+    "lora_alpha": 64,
+    "target_modules": TARGETS,
+    "lora_dropout": 0.05,
+}  # LoRA's in the paper's code
+TRAINING = {"lr": 3e-4, "batch": 16, "warmup": 100}
 
 
 def load_language_model(name: str, *, device: str = "cpu", dtype: str = "auto") -> tuple[nn.Module, Any]:
@@ -136,7 +142,7 @@ def instruction_run(
 
     ParameterError for a value that nothing knows; DataError for data that are not here.
     """
-    config, settings = _sorted_values(method, values)
+    config, settings = sorted_values(method, values, ("none",), ADAPTER, TRAINING)
     exams = {name: prompts.load(name, "test")[: asked or None] for name in tests}
     source = prompts.load(train, "train")
     clean = prompts.without(source, *exams.values())
@@ -157,22 +163,3 @@ def instruction_run(
     found = {n: exact_match(task.answer(p, max_new, batch_asked), p) for n, p in exams.items()}
     row["accuracy"] = {n: [a.rate, a.se] for n, a in found.items()}
     return row | {"right": {n: [int(x) for x in a.right] for n, a in found.items()}}
-
-
-def _sorted_values(method: str, values: dict) -> tuple[AdapterConfig | None, FineTuneSettings]:
-    known = {*METHODS, "none"}
-    if method not in known:
-        raise ParameterError(
-            f"method must be one of {', '.join(sorted(known))}, but came as {method!r}{suggest(method, known)}"
-        )
-    for name in values:
-        if name not in OF_ADAPTER | OF_TRAINING:
-            raise ParameterError(f"a run has no parameter {name!r}{suggest(name, OF_ADAPTER | OF_TRAINING)}")
-    usual = {"lr": 3e-4, "batch": 16, "warmup": 100}
-    settings = FineTuneSettings(**usual | {k: v for k, v in values.items() if k in OF_TRAINING})
-    if method == "none":
-        return None, settings
-    about = {"r": 32, "lora_alpha": 64, "target_modules": TARGETS, "lora_dropout": 0.05}
-    return AdapterConfig(
-        method=method, **about | {k: v for k, v in values.items() if k in OF_ADAPTER}
-    ), settings
