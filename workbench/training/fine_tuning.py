@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from workbench.errors import DataError, ParameterError
 from workbench.models.decoder import Decoder
 from workbench.threads import one_thread
-from workbench.training.checks import whole_number
+from workbench.training.checks import finite_numbers, linear_rate, whole_number
 
 Ids = Sequence[int]
 
@@ -45,19 +45,11 @@ class FineTuneSettings:
     def __post_init__(self) -> None:
         for name, least in dict(steps=0, batch=1, warmup=0).items():
             whole_number(name, getattr(self, name), least)
-        for name in ("lr", "clip", "weight_decay", "curvature_lr"):
-            value = getattr(self, name)
-            if not 0 <= value < math.inf or (name in ("lr", "clip") and value == 0):
-                raise ParameterError(
-                    f"{name} must be finite and not negative (lr and clip above 0), but came as {value!r}"
-                )
+        finite_numbers(self, ("lr", "clip", "weight_decay", "curvature_lr"), above=("lr", "clip"))
 
     def rate(self, step: int) -> float:
         """Learning rate of a step, counted from 0."""
-        warmup = min(self.warmup, self.steps // 2)
-        if step < warmup:
-            return self.lr * (step + 1) / warmup
-        return self.lr * (self.steps - step) / (self.steps - warmup)
+        return linear_rate(self, step)
 
 
 @dataclass

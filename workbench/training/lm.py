@@ -26,7 +26,7 @@ from workbench.files import load_tensors, save_tensors
 from workbench.models.language_model import LanguageModel
 from workbench.threads import one_thread
 from workbench.training.checkpoints import pack, refuse_another_run, unpack
-from workbench.training.checks import whole_number
+from workbench.training.checks import finite_numbers, whole_number
 from workbench.training.lm_steps import Devices, optimizer_of, step_of
 
 CHECKPOINT = "language-model-training"
@@ -66,12 +66,11 @@ class LMSettings:
     def __post_init__(self) -> None:
         for name, least in dict(steps=0, batch=1, accumulate=1, patience=1).items():
             whole_number(name, getattr(self, name), least)
-        for name in ("lr", "clip", "spike", "weight_decay", "curvature_lr", "balance_rate"):
-            value = getattr(self, name)
-            if not 0 <= value < math.inf or (name in ("lr", "clip", "spike") and value == 0):
-                raise ParameterError(
-                    f"{name} must be finite and not negative (lr, clip and spike above 0), but came as {value!r}"
-                )
+        finite_numbers(
+            self,
+            ("lr", "clip", "spike", "weight_decay", "curvature_lr", "balance_rate"),
+            above=("lr", "clip", "spike"),
+        )
         for name in ("warmup", "floor"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ParameterError(f"{name} must be from 0 to 1, but came as {getattr(self, name)!r}")

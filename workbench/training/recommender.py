@@ -29,7 +29,7 @@ from workbench.models.recommender import Recommender, RecommenderConfig, named
 from workbench.threads import one_thread
 from workbench.training import recommender_losses as losses
 from workbench.training.checkpoints import pack, refuse_another_run, unpack
-from workbench.training.checks import whole_number
+from workbench.training.checks import finite_numbers, whole_number
 from workbench.training.recommender_batches import Batch, Batches, Draws
 from workbench.training.riemannian import RiemannianAdam, release
 
@@ -85,12 +85,11 @@ class RecommenderSettings:
                 )
         for name, least in dict(epochs=0, batch=1, patience=0, negatives=1).items():
             whole_number(name, getattr(self, name), least)
-        for name in ("lr", "clip", "weight_decay", "curvature_lr", "budget", "popular", "calibration"):
-            value = getattr(self, name)
-            if not 0 <= value < math.inf or (name in ("lr", "clip") and value == 0):
-                raise ParameterError(
-                    f"{name} must be finite and not negative (lr and clip above 0), but came as {value!r}"
-                )
+        finite_numbers(
+            self,
+            ("lr", "clip", "weight_decay", "curvature_lr", "budget", "popular", "calibration"),
+            above=("lr", "clip"),
+        )
         if self.calibration > 1:
             raise ParameterError(f"calibration must be at most 1, but came as {self.calibration!r}")
 
