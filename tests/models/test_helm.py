@@ -26,6 +26,8 @@ MIXED = DENSE | {
     "expert_hidden": 5,
 }
 KINDS = [DENSE, MIXED]
+FLAT = DENSE | {"scores": "dot", "average": "mean", "residual": "sum"}
+UNCURVED = MIXED | {"residual": "sum", "curved_experts": False}
 
 
 def model(config=DENSE, **changes) -> HELM:
@@ -143,7 +145,7 @@ def test_an_untrained_model_knows_nothing_yet():
 
 
 # -- what reaches what -------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("config", KINDS)
+@pytest.mark.parametrize("config", [*KINDS, FLAT, UNCURVED])
 def test_later_tokens_reach_nothing_before_them(config):
     m, ids = model(config), tokens(1, 12)
     other = ids.clone()
@@ -164,7 +166,7 @@ def test_padding_left_or_right_changes_no_state_of_a_real_token(config):
     torch.testing.assert_close(right, plain)
 
 
-@pytest.mark.parametrize("config", KINDS)
+@pytest.mark.parametrize("config", [*KINDS, FLAT])
 def test_packed_documents_are_as_if_alone(config):
     m, ids = model(config).double(), tokens(1, 12)
     packed = m.states(ids, documents=torch.tensor([[0] * 5 + [1] * 7]))
@@ -173,7 +175,7 @@ def test_packed_documents_are_as_if_alone(config):
 
 
 # -- decoding ----------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("config", KINDS)
+@pytest.mark.parametrize("config", [*KINDS, FLAT, UNCURVED])
 @pytest.mark.parametrize("pieces", [[1] * 7, [4, 1, 2]])
 def test_a_sequence_read_in_pieces_is_the_whole(config, pieces):
     m, ids = model(config).double(), tokens(2, 7)
@@ -363,6 +365,12 @@ def test_files_of_another_kind_or_config_are_refused(tmp_path):
             ParameterError,
         ),
         ({"embedding": "ball"}, "space or points", ParameterError),
+        ({"scores": "cosine"}, "scores must be lorentz or dot, but came as 'cosine'", ParameterError),
+        (
+            {"latent": 6, "content": 4, "rotary": 2, "value": 3, "average": "mean"},
+            "attention through a latent has Lorentz scores and centroids only",
+            ParameterError,
+        ),
         ({"gamma": 0.0}, "gamma must be positive", ParameterError),
         ({"yarn": {"factor": 0.1}}, "factor of at least 1", ParameterError),
     ],

@@ -95,6 +95,27 @@ def test_the_output_minimises_the_weighted_squared_distances():
         assert cost(o[1:] + step) >= best
 
 
+def test_parts_put_back_into_flat_space_are_dot_products_and_means_of_space_parts():
+    q, k, v, c, scale = draw(2, 3, 7, 6), draw(2, 3, 7, 6, seed=1), draw(2, 3, 7, 4, seed=2), 0.7, 0.4
+    seen = torch.ones(7, 7, dtype=torch.bool).tril()
+    weights = (scale * q @ k.mT).masked_fill(~seen, -math.inf).softmax(-1)
+    expected = lift(weights @ v, c)
+    found = attend(q, k, v, c, scale, scores="dot", average="mean")
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    m = weights @ lift(v, c)
+    m = m / (c * (m[..., :1].square() - m[..., 1:].square().sum(-1, keepdim=True))).sqrt()
+    torch.testing.assert_close(attend(q, k, v, c, scale, scores="dot"), m, rtol=1e-12, atol=1e-12)
+    weights = attend(q, k, v, c, scale, average="mean")[..., 1:]
+    eye = torch.eye(7, dtype=DOUBLE).expand(2, 3, 7, 7)  # values that show the weights of the Lorentz scores
+    times = [lift(x, c)[..., :1] for x in (q, k)]
+    scores = scale * (q @ k.mT - times[0] * times[1].mT)
+    shown = attend(q, k, eye, c, scale, average="mean")[..., 1:]
+    torch.testing.assert_close(
+        shown, scores.masked_fill(~seen, -math.inf).softmax(-1), rtol=1e-12, atol=1e-12
+    )
+    torch.testing.assert_close(weights, shown @ v, rtol=1e-12, atol=1e-12)
+
+
 def test_one_visible_value_comes_out_as_it_is():
     v = draw(1, 2, 1, 5, size=3)
     torch.testing.assert_close(attend(v, v, v, 0.7, 1.0), lift(v, 0.7), rtol=1e-13, atol=1e-13)

@@ -133,6 +133,13 @@ def test_the_residual_is_the_normalised_weighted_sum_scaled():
     assert torch.autograd.gradcheck(m, (x.requires_grad_(), y.requires_grad_()))
 
 
+def test_the_flat_residual_is_the_weighted_sum_of_space_parts():
+    m = made(LorentzResidual, Lorentz(1.7), 3.0, flat=True)
+    nn.init.constant_(m.log_weight, 0.3)
+    x, y = draw(6, 5), draw(6, 5, seed=1)
+    torch.testing.assert_close(m(x, y), x + math.exp(0.3) * y, rtol=1e-12, atol=1e-12)
+
+
 def boost(dim: int, speed: float) -> torch.Tensor:
     """A translation of the hyperboloid along the first axis, as a matrix on (time, space)."""
     b = torch.eye(dim + 1, dtype=DOUBLE)

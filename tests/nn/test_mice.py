@@ -44,7 +44,7 @@ def swiglu(x, c, up, up_bias, down, down_bias):
     return down @ lifted(F.silu(h[:n]) * h[n:], c) + down_bias
 
 
-def by_hand(m: MiCE, x: torch.Tensor, c: float, renormalise: bool) -> torch.Tensor:
+def by_hand(m: MiCE, x: torch.Tensor, c: float, renormalise: bool, curved: bool = True) -> torch.Tensor:
     """One token: experts in their spaces, one weighted sum of all coordinates, back on the manifold."""
     p = (m.gate @ x).softmax(-1)
     chosen = (p + m.bias).argsort(descending=True)[: m.active].tolist()
@@ -57,8 +57,9 @@ def by_hand(m: MiCE, x: torch.Tensor, c: float, renormalise: bool) -> torch.Tens
     )
     for e in chosen:
         own = float(m.spaces[e].c)
+        room = own if curved else c
         y = swiglu(
-            x * math.sqrt(c / own), own, m.up_weight[e], m.up_bias[e], m.down_weight[e], m.down_bias[e]
+            x * math.sqrt(c / own), room, m.up_weight[e], m.up_bias[e], m.down_weight[e], m.down_bias[e]
         )
         z = z + math.exp(0.2) * p[e] / total * lifted(y * math.sqrt(own / c), c)
     return 2 * z[1:] / (c * (z[0] ** 2 - z[1:] @ z[1:])).sqrt()
@@ -70,13 +71,15 @@ def by_hand(m: MiCE, x: torch.Tensor, c: float, renormalise: bool) -> torch.Tens
     shared=st.integers(1, 2),
     renormalise=st.booleans(),
     dispatch=st.sampled_from(["dense", "sorted"]),
+    curved=st.booleans(),
     seed=st.integers(0, 99),
 )
-def test_it_is_the_formula_token_by_token(active, shared, renormalise, dispatch, seed):
-    m = layer(seed, active=active, shared=shared, renormalise=renormalise, dispatch=dispatch)
+def test_it_is_the_formula_token_by_token(active, shared, renormalise, dispatch, curved, seed):
+    options = dict(active=active, shared=shared, renormalise=renormalise, dispatch=dispatch, curved=curved)
+    m = layer(seed, **options)
     x = draw(9, 6, seed=seed)
     y, _ = m(x)
-    expected = torch.stack([by_hand(m, row, 0.8, renormalise) for row in x])
+    expected = torch.stack([by_hand(m, row, 0.8, renormalise, curved) for row in x])
     torch.testing.assert_close(y, expected, rtol=1e-6, atol=1e-6)  # γ was made in float32
 
 

@@ -47,8 +47,9 @@ class Block(nn.Module):
         self.attention_norm, self.feed_norm = HyperbolicRMSNorm(dim), HyperbolicRMSNorm(dim)
         self.attention = _attention(config, manifold)
         self.feed = _feed(config, manifold, index)
-        self.attention_residual = LorentzResidual(manifold, gamma)
-        self.feed_residual = LorentzResidual(manifold, gamma)
+        flat = config.residual == "sum"
+        self.attention_residual = LorentzResidual(manifold, gamma, flat=flat)
+        self.feed_residual = LorentzResidual(manifold, gamma, flat=flat)
 
     def forward(
         self,
@@ -67,9 +68,8 @@ class Block(nn.Module):
 
 def _attention(config: HELMConfig, manifold: Lorentz) -> nn.Module:
     if not config.latent:
-        return HyperbolicAttention(
-            manifold, config.dim, config.heads, config.head_dim, sharpness=config.sharpness
-        )
+        how = {name: getattr(config, name) for name in ("sharpness", "scores", "average")}
+        return HyperbolicAttention(manifold, config.dim, config.heads, config.head_dim, **how)
     sizes = {name: getattr(config, name) for name in ("latent", "content", "rotary", "value")}
     return HyperbolicLatentAttention(
         manifold, config.dim, config.heads, gain=config.gain, sharpness=config.sharpness, **sizes
@@ -89,6 +89,7 @@ def _feed(config: HELMConfig, manifold: Lorentz, index: int) -> nn.Module:
         learnable=config.learn_expert_c,
         renormalise=config.renormalise,
         gain=config.gain,
+        curved=config.curved_experts,
     )
 
 

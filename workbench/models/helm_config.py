@@ -12,6 +12,13 @@ from workbench.errors import ParameterError, suggest
 from workbench.manifolds.base import checked_curvature
 from workbench.nn.hope import Yarn, frequencies
 
+CHOICES = {
+    "embedding": ("space", "points"),
+    "scores": ("lorentz", "dot"),
+    "average": ("centroid", "mean"),
+    "residual": ("lorentz", "sum"),
+}
+
 
 @dataclass(frozen=True)
 class HELMConfig:
@@ -28,6 +35,8 @@ class HELMConfig:
     gain: Xavier's, of the linear maps that the released code starts so (√2 there; 0.58 is far better for experts).
     embedding: "space", a chart for any optimiser, or "points", for a Riemannian one.
     theta: of HoPE. yarn: None, or `nn.hope.Yarn`'s settings, for a context longer than that of training.
+    scores, average, residual, curved_experts: parts put back into flat space, for ablations ("dot", "mean", "sum" and
+        False): see `lorentz_attention` (full attention only), `LorentzResidual` and `MiCE`.
     seed: of the weights.
 
     ParameterError (or ManifoldError for curvatures) for values that make no sense.
@@ -59,6 +68,10 @@ class HELMConfig:
     embedding: str = "space"
     theta: float = 10000.0
     yarn: Yarn | None = None
+    scores: str = "lorentz"
+    average: str = "centroid"
+    residual: str = "lorentz"
+    curved_experts: bool = True
     seed: int = field(default=0)
 
     def __post_init__(self) -> None:
@@ -80,8 +93,16 @@ class HELMConfig:
             )
         if self.expert_c and not 0 <= self.dense_layers <= self.layers:
             raise ParameterError(f"dense_layers is from 0 to {self.layers}, but is {self.dense_layers!r}")
-        if self.embedding not in ("space", "points"):
-            raise ParameterError(f"embedding must be space or points, but came as {self.embedding!r}")
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise ParameterError(
+                    f"{name} must be {' or '.join(known)}, but came as {getattr(self, name)!r}"
+                )
+        if self.latent and (self.scores, self.average) != ("lorentz", "centroid"):
+            raise ParameterError(
+                f"attention through a latent has Lorentz scores and centroids only, but scores came as "
+                f"{self.scores!r} and average as {self.average!r}"
+            )
         for name, value in (("gamma", self.residual_scale), ("gain", self.gain)):
             if not (math.isfinite(value) and value > 0):
                 raise ParameterError(f"{name} must be positive and finite, but came as {value!r}")

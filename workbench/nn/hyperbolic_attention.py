@@ -27,7 +27,7 @@ from workbench.nn.columns import (
     widths,
 )
 from workbench.nn.hope import Rotation, rotate
-from workbench.nn.lorentz import LorentzLinear, curvature_of, keep, run_dtype
+from workbench.nn.lorentz import LorentzLinear, curvature_of, keep, lift, run_dtype
 from workbench.nn.mamba import HALF, whole_numbers
 
 
@@ -60,22 +60,30 @@ def lorentz_attention(
     means: Means = Means(),  # noqa: B008 - immutable
     mask: Bool[Tensor, "b 1 L K"] | None = None,
     cache: KeyValueCache | None = None,
+    scores: str = "lorentz",
+    average: str = "centroid",
 ) -> Float[Tensor, "b L h d+1"]:
     """Centroids of the values under softmax(scale · ⟨q, k⟩), scale = 2/τ, from space parts; all coordinates.
 
     Heads come last. means: for half precision; zeros without. mask: which keys a query sees (`visible`); None is
     plain causal attention, right for an empty cache or one new token. cache: keys and values before k and v, which
-    are added.
+    are added. scores "dot" leaves the times out of ⟨q, k⟩, average "mean" takes the plain mean of space parts: the
+    same function in flat space, for ablations.
     """
     dtype = run_dtype(v)  # q and k come out of the rotation in float32
     width, value_width = widths(k.shape[-1], v.shape[-1], dtype)
-    queries = query_columns(q, c, scale, dtype, width)
-    keys = key_columns(k, c, means.key, dtype, width)
-    values = value_columns(v, c, means.value, dtype, value_width)
+    if scores == "dot":
+        queries, keys = (scale * q).to(dtype), k.to(dtype)
+    else:
+        queries = query_columns(q, c, scale, dtype, width)
+        keys = key_columns(k, c, means.key, dtype, width)
+    values = v.to(dtype) if average == "mean" else value_columns(v, c, means.value, dtype, value_width)
     if cache is not None:
         keys, values = cache.join(keys, values)
     causal = mask is None and keys.shape[-2] == queries.shape[-2]
     sums = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=causal, scale=1.0)
+    if average == "mean":
+        return lift(sums.transpose(1, 2), c)
     return centroids(sums, v.shape[-1], c, means.value)
 
 
@@ -108,15 +116,25 @@ class HyperbolicAttention(nn.Module):
     Args:
         dim: of the points. heads. head_dim: of each head's space, even (the released code counts time, 64 + 1).
         sharpness: of scores, beside the learned temperature τ (√(heads (head_dim+1)) at the start); see `Yarn`.
+        scores, average: see `lorentz_attention`.
 
     Maps start as nn.Linear, as in the released HELM-D. That code also has an additive β, which softmax does not see.
     """
 
     def __init__(
-        self, manifold: Lorentz, dim: int, heads: int, head_dim: int, *, sharpness: float = 1.0
+        self,
+        manifold: Lorentz,
+        dim: int,
+        heads: int,
+        head_dim: int,
+        *,
+        sharpness: float = 1.0,
+        scores: str = "lorentz",
+        average: str = "centroid",
     ) -> None:
         super().__init__()
         whole_numbers("HyperbolicAttention", dim=dim, heads=heads, head_dim=head_dim)
+        self.kind = {"scores": scores, "average": average}
         keep(self, manifold=manifold)
         self.heads, self.head_dim, self.sharpness = heads, head_dim, sharpness
         self.qkv = LorentzLinear(manifold, dim, 3 * heads * head_dim, gain=None)
@@ -139,7 +157,7 @@ class HyperbolicAttention(nn.Module):
         q, k = rotate(q, rotation), rotate(k, rotation)
         if self.training:
             self.means.update(k, v, c)
-        o = lorentz_attention(q, k, v, c, scale_of(self), means=means, mask=mask, cache=cache)
+        o = lorentz_attention(q, k, v, c, scale_of(self), means=means, mask=mask, cache=cache, **self.kind)
         return self.out.of_points(o.flatten(-2))
 
 

@@ -168,20 +168,25 @@ class LorentzResidual(nn.Module):
     Args:
         gamma: factor on the space part of m; the released HELM-D has 4√dim, HELM-MiCE √dim.
         learn_gamma: gamma = exp(log_gamma), a parameter.
+        flat: x + w y instead, as in flat space and without gamma, for ablations.
 
     HELM section 4.1 after He et al., *Lorentzian Residual Neural Networks* (2025).
     """
 
-    def __init__(self, manifold: Lorentz, gamma: float = 1.0, learn_gamma: bool = False) -> None:
+    def __init__(
+        self, manifold: Lorentz, gamma: float = 1.0, learn_gamma: bool = False, flat: bool = False
+    ) -> None:
         super().__init__()
         keep(self, manifold=manifold)
-        self.gamma = checked_scale("gamma", gamma)
+        self.flat, self.gamma = flat, checked_scale("gamma", gamma)
         self.log_weight = nn.Parameter(torch.zeros(()))
         self.log_gamma = nn.Parameter(torch.tensor(math.log(gamma))) if learn_gamma else None
 
     def forward(self, x: Float[Tensor, "... d"], y: Float[Tensor, "... d"]) -> Float[Tensor, "... d"]:
         c, w = curvature_of(self.manifold), self.log_weight.exp()
         x, y = widened(x), widened(y)
+        if self.flat:
+            return torch.addcmul(x, y, w)
         # -c⟨x + wy, x + wy⟩ = 1 + w² + 2w cosh(√c d(x, y)): no sum to keep, and less to cancel when one is longer
         cosh = c * (time_part(x, c) * time_part(y, c) - dot(x, y))
         cosh = cosh + (cosh.clamp_min(1.0) - cosh).detach()
@@ -190,7 +195,7 @@ class LorentzResidual(nn.Module):
         return torch.addcmul(x * k, y, w * k)
 
     def extra_repr(self) -> str:
-        return f"gamma={self.gamma:g}, learn_gamma={self.log_gamma is not None}"
+        return "flat" if self.flat else f"gamma={self.gamma:g}, learn_gamma={self.log_gamma is not None}"
 
 
 class LorentzEmbedding(nn.Module):

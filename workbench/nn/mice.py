@@ -104,6 +104,8 @@ class MiCE(Router):
         renormalise: weights of the chosen experts add up to 1, as in the paper; the released code leaves them as
             they come out of the softmax.
         gamma: factor on the merged space part at the start, learned.
+        curved: False scales points on the way to an expert and back as its curvature would, but leaves the expert in
+            the space of the model: all that a curvature does but for the times of hidden points, for ablations.
         dispatch: "dense"; "sorted" gives every expert its own tokens only, which needs their numbers on the host;
             "auto" sorts on a CPU outside of `torch.compile`, where that costs nothing.
     """
@@ -121,6 +123,7 @@ class MiCE(Router):
         renormalise: bool = True,
         gain: float = math.sqrt(2),
         gamma: float = 2.0,
+        curved: bool = True,
         dispatch: str = "auto",
     ) -> None:
         super().__init__()
@@ -131,7 +134,7 @@ class MiCE(Router):
         if dispatch not in DISPATCH:
             raise ParameterError(f"MiCE: dispatch must be one of {', '.join(DISPATCH)}, but is {dispatch!r}")
         keep(self, manifold=manifold)
-        self.dispatch = dispatch
+        self.dispatch, self.curved = dispatch, curved
         self.spaces = nn.ModuleList(Lorentz(c, learnable) for c in curvatures)
         self.shared = HyperbolicFeedForward(manifold, dim, shared * (inner + 1) - 1, gain=gain)
         self.start_router(dim, experts, active, renormalise)
@@ -174,9 +177,10 @@ class MiCE(Router):
 
     def _expert(self, x: Tensor, own: Tensor, c) -> Tensor:
         """All experts (e, n, d) at once, as `HyperbolicFeedForward`."""
-        x = lift(carry(x, c, own), own, run_dtype(x))
+        room = own if self.curved else c
+        x = lift(carry(x, c, own), room, run_dtype(x))
         gate, up = torch.baddbmm(self.up_bias[:, None], x, self.up_weight.mT).chunk(2, -1)
-        h = lift(F.silu(gate) * up, own)
+        h = lift(F.silu(gate) * up, room)
         y = torch.baddbmm(self.down_bias[:, None], h, self.down_weight.mT)
         return carry(widened(y), own, c)
 
@@ -189,9 +193,10 @@ class MiCE(Router):
         pieces = []
         for e, rows in enumerate(x[tokens].split(counts)):
             own = curvature_of(self.spaces[e])
-            z = F.linear(lift(carry(rows, c, own), own, run_dtype(rows)), self.up_weight[e], self.up_bias[e])
+            room = own if self.curved else c
+            z = F.linear(lift(carry(rows, c, own), room, run_dtype(rows)), self.up_weight[e], self.up_bias[e])
             gate, up = z.chunk(2, -1)
-            y = F.linear(lift(F.silu(gate) * up, own), self.down_weight[e], self.down_bias[e])
+            y = F.linear(lift(F.silu(gate) * up, room), self.down_weight[e], self.down_bias[e])
             pieces.append(carry(widened(y), own, c))
         y = torch.cat(pieces)
         z = torch.cat([time_part(y, c), y], -1) * routing.weights.flatten()[order, None]
