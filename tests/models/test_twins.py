@@ -8,15 +8,15 @@ import torch
 import torch.nn.functional as F
 
 from workbench.errors import CheckpointError, ParameterError
-from workbench.models.decoder import Decoder, DecoderConfig
-from workbench.models.twins import DeepSeekConfig, DeepSeekTwin, LlamaTwin, Mixture
+from workbench.models.decoder import Decoder
+from workbench.models.twins import DeepSeekConfig, DeepSeekTwin, LlamaTwin, Mixture, TwinConfig
 
 SMALL = dict(vocab_size=40, width=32, layers=2, heads=2, hidden=24, context=16, tied=False)
 LATENT = dict(latent=10, content=6, rotary=4, value=5, expert_hidden=8)
 
 
 def llama(**changes) -> LlamaTwin:
-    return LlamaTwin(DecoderConfig(**SMALL | changes))
+    return LlamaTwin(TwinConfig(**SMALL | changes))
 
 
 def deepseek(**changes) -> DeepSeekTwin:
@@ -63,7 +63,7 @@ def test_the_loss_is_the_mean_cross_entropy_of_all_logits_and_the_penalty(make):
 
 
 def test_the_llama_twin_is_the_decoder():
-    config = DecoderConfig(**SMALL)
+    config = TwinConfig(**SMALL)
     torch.testing.assert_close(LlamaTwin(config)(ids(2, 9)), Decoder(config)(ids(2, 9)), rtol=0, atol=0)
     assert float(llama().penalty) == 0 and llama().curvatures() == []
 
@@ -162,3 +162,13 @@ def test_nonsense_is_refused():
         llama().states(ids(2, 4), documents=torch.zeros(2, 5))
     with pytest.raises(ParameterError, match="16 tokens"):
         llama().states(ids(1, 17), documents=torch.zeros(1, 17))
+
+
+@twins
+def test_the_gain_scales_the_first_weights_of_the_layers_alone(make):
+    one, half = make().state_dict(), make(gain=0.5).state_dict()
+    for name, value in one.items():
+        factor = 0.5 if name.startswith("layers.") and value.ndim > 1 else 1
+        torch.testing.assert_close(half[name], factor * value)
+    with pytest.raises(ParameterError, match="gain must be positive"):
+        make(gain=0.0)

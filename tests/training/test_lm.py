@@ -14,10 +14,9 @@ import torch.nn.functional as F
 
 from workbench.data import text
 from workbench.errors import CheckpointError, DataError, ParameterError
-from workbench.models.decoder import DecoderConfig
 from workbench.models.helm import HELM
 from workbench.models.helm_config import preset
-from workbench.models.twins import DeepSeekConfig, DeepSeekTwin, LlamaTwin
+from workbench.models.twins import DeepSeekConfig, DeepSeekTwin, LlamaTwin, TwinConfig
 from workbench.training.lm import LMSettings, LMTrainer, due, evaluate, fit_lm
 from workbench.training.lm_steps import optimizer_of, step_of
 
@@ -36,7 +35,7 @@ def helm_mice():
 
 
 def llama():
-    return LlamaTwin(DecoderConfig(**SMALL))
+    return LlamaTwin(TwinConfig(**SMALL))
 
 
 def deepseek():
@@ -233,9 +232,9 @@ def test_nonsense_is_refused(rows):
         with pytest.raises(ParameterError, match=next(iter(changes))):
             LMSettings(**changes)
     with pytest.raises(DataError, match="ids are from 0 to 4"):
-        fit_lm(LlamaTwin(DecoderConfig(**SMALL | {"vocab_size": 5})), rows)
+        fit_lm(LlamaTwin(TwinConfig(**SMALL | {"vocab_size": 5})), rows)
     with pytest.raises(ParameterError, match="7 tokens, the context"):
-        fit_lm(LlamaTwin(DecoderConfig(**SMALL | {"context": 7})), rows)
+        fit_lm(LlamaTwin(TwinConfig(**SMALL | {"context": 7})), rows)
     with pytest.raises(DataError, match="at least one row"):
         evaluate(llama(), text.Rows(rows.ids[:0], rows.documents[:0], 0))
 

@@ -67,7 +67,7 @@ def test_the_tokenizer_does_not_see_what_is_held_out():
 
 def test_what_nothing_knows_is_named():
     for values, words in (
-        (dict(arm="lama"), "llama"), (dict(size="huge"), "tiny"), (dict(arm="llama", gain=1.0), "'gain'"),
+        (dict(arm="lama"), "llama"), (dict(size="huge"), "tiny"), (dict(arm="llama", gamma=1.0), "'gamma'"),
         (dict(stepps=3), "'stepps'.*steps"),
     ):  # fmt: skip
         with pytest.raises(ParameterError, match=words):

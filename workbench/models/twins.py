@@ -26,8 +26,28 @@ from workbench.nn.logits import chunked_cross_entropy
 from workbench.nn.mice import Router, Routing
 
 
+@dataclass(frozen=True)
+class TwinConfig(DecoderConfig):
+    """gain: factor on the first weights of all layers' matrices, as HELM's. The rest as in `DecoderConfig`."""
+
+    gain: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (math.isfinite(self.gain) and self.gain > 0):
+            raise ParameterError(f"gain must be positive and finite, but came as {self.gain!r}")
+
+
 class LlamaTwin(Decoder, LanguageModel):
     """`Decoder` that reads rows of several documents, as HELM does, and gives its loss in pieces."""
+
+    settings = TwinConfig
+
+    @torch.no_grad()
+    def _start(self, generator: torch.Generator) -> None:
+        super()._start(generator)
+        for p in self.layers.parameters():
+            p *= self.config.gain if p.ndim > 1 else 1
 
     def states(
         self,
@@ -75,10 +95,10 @@ class LlamaTwin(Decoder, LanguageModel):
 
 
 @dataclass(frozen=True)
-class DeepSeekConfig(DecoderConfig):
+class DeepSeekConfig(TwinConfig):
     """latent: of the compressed keys and values; content, rotary, value: of a head. experts, expert_hidden; active,
     shared: experts a token; dense_layers: how many layers at the beginning have a SwiGLU; renormalise: weights of the
-    chosen experts add up to 1; balance: weight of the balancing loss. The rest as in `DecoderConfig`.
+    chosen experts add up to 1; balance: weight of the balancing loss. The rest as in `TwinConfig`.
 
     ParameterError for values that make no sense.
     """

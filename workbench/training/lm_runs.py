@@ -15,11 +15,10 @@ from torch import nn
 
 from workbench.data import text
 from workbench.errors import ParameterError, suggest
-from workbench.models.decoder import DecoderConfig
 from workbench.models.helm import HELM
 from workbench.models.helm_config import HELMConfig, spaced
 from workbench.models.pieces import Pieces, trained
-from workbench.models.twins import DeepSeekConfig, DeepSeekTwin, LlamaTwin
+from workbench.models.twins import DeepSeekConfig, DeepSeekTwin, LlamaTwin, TwinConfig
 from workbench.training.lm import LMSettings, evaluate, fit_lm
 
 ARMS = ("helm_d", "llama", "helm_mice", "mice_const", "deepseek")
@@ -32,8 +31,7 @@ SIZES = {
     "medium": dict(heads=12, head_dim=64, layers=12, latent=130, vocab_size=16384, context=1024),
 }
 OF_TRAINING, OF_HELM, OF_LLAMA, OF_DEEPSEEK = (
-    {f.name for f in fields(kind)} - {"seed"}
-    for kind in (LMSettings, HELMConfig, DecoderConfig, DeepSeekConfig)
+    {f.name for f in fields(kind)} - {"seed"} for kind in (LMSettings, HELMConfig, TwinConfig, DeepSeekConfig)
 )
 OF_SIZE = set(SIZES["tiny"])
 
@@ -105,7 +103,7 @@ def _twin(arm: str, sizes: dict, values: dict, seed: int) -> nn.Module:
     given = {name: sizes[name] for name in ("heads", "layers", "vocab_size", "context")}
     given |= dict(width=sizes["heads"] * sizes["head_dim"], tied=False, seed=seed)
     if arm == "llama":
-        config = DecoderConfig(**given | values)
+        config = TwinConfig(**given | values)
         if "hidden" not in values:
             target = _count(HELM, _helm_config("helm_d", sizes, {}, seed))
             config = _matched(LlamaTwin, lambda n: replace(config, hidden=n), target)
