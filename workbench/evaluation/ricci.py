@@ -2,9 +2,9 @@
 
 For an edge xy let m_x be where a walker stands one step from x. κ(x, y) = 1 − W₁(m_x, m_y)/d(x, y), with hop
 distances d and the least cost W₁ of moving one cloud onto the other. Positive: neighbours of x lie nearer to those of
-y than x to y, as on a sphere; 0: as in flat space; negative: they part, as in a tree. Ollivier, *Ricci curvature of Markov chains on metric spaces*
-(2009). He et al., *HELM* (arXiv 2505.24722, Figure 1), show it for token embeddings; how they build the graph is not
-said, so everything about it is a parameter here. W₁ is exact.
+y than x to y, as on a sphere; 0: as in flat space; negative: they part, as in a tree. Ollivier, *Ricci curvature of
+Markov chains on metric spaces* (2009). He et al., *HELM* (arXiv 2505.24722, Figure 1), show it for token embeddings;
+how they build the graph is not known to us, so everything about it is a parameter here. W₁ is exact.
 """
 
 from __future__ import annotations
