@@ -12,7 +12,14 @@ from workbench.data.interactions import Interactions, synthetic
 from workbench.errors import CheckpointError, DataError, ManifoldError, ParameterError
 from workbench.files import save_tensors
 from workbench.models.hmamba import Head
-from workbench.models.recommender import NAMED, Recommender, RecommenderConfig, named
+from workbench.models.recommender import (
+    NAMED,
+    HMambaFull,
+    HMambaHalf,
+    Recommender,
+    RecommenderConfig,
+    named,
+)
 from workbench.training.riemannian import make_optimizer, release
 
 N = 25
@@ -297,6 +304,16 @@ def test_files_of_another_kind_are_refused(tmp_path):
 def test_settings_without_sense_are_refused(changes):
     with pytest.raises((ParameterError, ManifoldError)):
         RecommenderConfig(**changes)
+
+
+def test_the_papers_names_are_the_named_settings():
+    for make, name in ((HMambaFull, "hmamba_full"), (HMambaHalf, "hmamba_half")):
+        model = make(5, width=4, state=2, seed=3)
+        assert model.config == named(name, width=4, state=2, seed=3)
+        same = Recommender(model.config, 5).state_dict()
+        assert all(torch.equal(value, same[key]) for key, value in model.state_dict().items())
+    with pytest.raises(ParameterError, match="did you mean 'width'"):
+        HMambaFull(5, widht=4)
 
 
 def test_names_and_settings_that_do_not_exist_are_suggested():

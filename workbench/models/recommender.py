@@ -349,6 +349,16 @@ class Recommender(Catalogue):
         return model.eval()
 
 
+def HMambaFull(n_items: int, **changes) -> Recommender:
+    """The paper's Full model over this many items: `named("hmamba_full")` with changes."""
+    return Recommender(named("hmamba_full", **changes), n_items)
+
+
+def HMambaHalf(n_items: int, **changes) -> Recommender:
+    """The released code's Half: `named("hmamba_half")` with changes. (Algorithm 1's is `named("mamba4rec")`.)"""
+    return Recommender(named("hmamba_half", **changes), n_items)
+
+
 def _encoder(config: RecommenderConfig, manifold) -> tuple[nn.Module, nn.Module]:
     """The encoder, and what follows it: a linear map for a free radius, else at most what makes the width fit."""
     points, sphere = config.start == "hyperboloid", config.user_radius == "sphere"
