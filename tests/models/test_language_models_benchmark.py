@@ -1,5 +1,5 @@
-"""benchmarks/language_models.py runs: nothing breaks its graphs, attention is what it is spelled out to be, and caches
-are as large as they should be. No test here asks how fast."""
+"""benchmarks/language_models.py runs: its graphs are whole, attention is what it is spelled out to be, a cache is as
+large as its formula says. No test here asks how fast."""
 
 import json
 import subprocess
