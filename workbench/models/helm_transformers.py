@@ -9,7 +9,8 @@ built on those (lm-eval's `HFLM`) take them. Where it was not imported, transfor
 
 Decoding keeps what the models keep (a latent a token, or keys and values), not transformers' `Cache`, whose layers
 are keys and values of one shape: greedy search, sampling and beams go with it, assisted decoding, static and
-quantized caches do not. Files hold the weights as the models name them, behind "model.".
+quantized caches do not. Files hold the weights as the models name them, behind "model.". `Trainer` trains them, but
+does not know of `model.model.balance_step()`, which keeps experts evenly used: call it in a callback's on_step_end.
 """
 
 from __future__ import annotations
@@ -118,8 +119,8 @@ class WorkbenchForCausalLM(transformers.PreTrainedModel, transformers.Generation
     def __init__(self, config: WorkbenchConfig) -> None:
         super().__init__(config)
         kind, _ = KINDS[config.kind]
-        # Weights are made here even where transformers would only make their shapes: curvatures and angles are
-        # numbers of the config and in no file.
+        # Weights are made here even where transformers would only make their shapes: angles are in no file, and
+        # curvatures lose digits where files are read in the dtype of the weights.
         with torch.device("cpu"):
             self.model = kind(config.made())
         self._exact = {n: b.clone() for n, b in self.model.named_buffers() if b.dtype == torch.float64}
