@@ -83,11 +83,11 @@ def test_help_and_version_come_without_waiting_for_torch(workbench):
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
     help = workbench("--help")
-    assert all(command in help for command in ("doctor", "figures", "data", "lab", "bench"))
+    assert all(command in help for command in ("doctor", "figures", "explore", "data", "lab", "bench"))
 
 
 @pytest.mark.parametrize(
-    "command", ["doctor", "figures", "lab", "bench", "data list", "data get", "data info"]
+    "command", ["doctor", "figures", "explore", "lab", "bench", "data list", "data get", "data info"]
 )
 def test_each_command_explains_itself_with_an_example(command):
     from typer.testing import CliRunner
@@ -136,6 +136,15 @@ def test_outside_a_checkout_figures_says_where_to_go(tmp_path):
 def test_benchmarks_are_listed_and_get_their_own_options(workbench):
     assert "echo  Says what it got." in workbench("bench")
     assert workbench("bench", "echo", "--size", "3").strip() == "['--size', '3']"
+
+
+def test_an_embedding_becomes_a_page(workbench, tmp_path):
+    (tmp_path / "a.csv").write_text("name,x,y\nroot,0,0\nleaf,.7,.2\n")
+    file, page = str(tmp_path / "a.csv"), tmp_path / "out.html"
+    assert "2 points" in workbench("explore", file, "--no-browser", "--page", str(page))
+    assert page.stat().st_size > 1000
+    said = workbench("explore", file, "--space", "klein", "--no-browser", code=2, cwd=tmp_path)
+    assert "space must be one of" in said and not (tmp_path / "a.html").exists()
 
 
 def test_data_commands_speak_for_the_registry(workbench):

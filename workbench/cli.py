@@ -221,6 +221,62 @@ def _size(size: int) -> str:
     return f"{size / 1e6:.1f} MB" if size < 1e9 else f"{size / 1e9:.1f} GB"
 
 
+@app.command(epilog="Example: workbench explore points.csv --edges tree.tsv")
+def explore(
+    file: Annotated[
+        str, typer.Argument(help="csv, tsv, parquet, npy, npz, safetensors, word vectors; or wordnet.")
+    ] = "wordnet",
+    labels: Annotated[Path | None, typer.Option(help="A text file with one name a line.")] = None,
+    edges: Annotated[
+        Path | None, typer.Option(help="A table of two columns, parent and child: names or row numbers.")
+    ] = None,
+    space: Annotated[
+        str | None, typer.Option(help="poincare, lorentz or euclidean; guessed if not given.")
+    ] = None,
+    c: Annotated[float | None, typer.Option(help="Curvature, 1 if the file does not say.")] = None,
+    page: Annotated[Path | None, typer.Option(help="Where to write the page.")] = None,
+    lab_: Annotated[bool, typer.Option("--lab", help="Open it in JupyterLab instead.")] = False,
+    browser: Annotated[bool, typer.Option(help="Open the page when it is written.")] = True,
+) -> None:
+    """Show an embedding on a disk that moves by isometries: one page, which works offline."""
+    from workbench.widgets.opening import opened
+
+    about = {"labels": labels, "edges": edges, "space": space, "c": c}
+    about = {name: value for name, value in about.items() if value is not None}
+    if file == "wordnet" and about:
+        raise ParameterError(f"wordnet has its own names, edges and space, but {next(iter(about))} came")
+    view, told = opened(file, size=900, **about)
+    console.print(_plain(told), soft_wrap=True)
+    if lab_:
+        raise typer.Exit(_passed_on([sys.executable, "-m", "jupyterlab", str(_sheet(file, about))]))
+    target = page or Path.cwd() / f"{Path(file).stem}.html"
+    console.print(f"[green]✓[/] {_relative(view.to_html(target, title=Path(file).name).resolve())}")
+    if browser:
+        import webbrowser
+
+        webbrowser.open(target.resolve().as_uri())
+
+
+def _sheet(file: str, about: dict[str, Any]) -> Path:
+    """A notebook that opens the same view, beside the file or, for what is shipped, here."""
+    import nbformat
+
+    from workbench.files import atomic_write
+
+    place = Path(file).resolve()
+    given = [f"{n}={(str(v.resolve()) if isinstance(v, Path) else v)!r}" for n, v in about.items()]
+    what = repr(file if file == "wordnet" else str(place))
+    code = (
+        f"from workbench.widgets.opening import opened\n\nview, told = opened({', '.join([what, *given])})\n"
+    )
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(f"{code}print(told)\nview")])
+    path = (Path.cwd() if file == "wordnet" else place.parent) / f"{place.stem}_explore.ipynb"
+    if not path.exists():  # what somebody has gone on with stays
+        with atomic_write(path) as f:
+            nbformat.write(book, f)
+    return path
+
+
 RAW = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
