@@ -1,4 +1,4 @@
-"""HELM and its flat twins as models of Hugging Face's transformers (extra: `pip install hyperbolic-workbench[peft]`).
+"""HELM and its flat twins as models of Hugging Face's transformers (extra: `pip install hyperbolic-workbench[lm]`).
 
 Importing this module registers them, so that `AutoModelForCausalLM.from_pretrained`, `generate`, `Trainer` and tools
 built on those (lm-eval's `HFLM`) take them. Where it was not imported, transformers does not know the files.
@@ -34,7 +34,7 @@ from workbench.nn.mamba import HALF
 try:
     import transformers
 except ImportError as e:
-    raise ImportError("transformers must be installed: pip install 'hyperbolic-workbench[peft]'") from e
+    raise ImportError("transformers must be installed: pip install 'hyperbolic-workbench[lm]'") from e
 import tokenizers
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
