@@ -59,6 +59,9 @@ def test_a_file_is_opened_with_its_tree(tmp_path):
     (tmp_path / "tree.tsv").write_text("root\tleft\nleft\tleaf\n")
     view, told = opened(tmp_path / "a.csv", edges=tmp_path / "tree.tsv")
     assert view.index("leaf") == 2 and told.startswith("a.csv: 3 points")
+    assert view._legend["title"] == "depth"
+    plain, _ = opened(tmp_path / "a.csv")
+    assert plain._legend["title"] == "distance from the centre" and plain._legend["low"] == "0"
     page = view.to_html(tmp_path / "a.html")
     assert page.stat().st_size > 1000
     (tmp_path / "tree.tsv").write_text("root\tleft\nleft\troot\n")

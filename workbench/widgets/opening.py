@@ -14,6 +14,7 @@ from workbench.data.embeddings import Embedding
 from workbench.manifolds import make
 from workbench.manifolds.planar import plane_of
 from workbench.models.poincare_embedding import PoincareEmbedding
+from workbench.widgets.colours import levels
 from workbench.widgets.disk import DiskView
 
 FAR = 3.0  # radius within which 99 % of flat points are drawn
@@ -32,13 +33,25 @@ def opened(path: str | Path = "wordnet", *, size: int = 640, **options: Any) -> 
         return view, f"All {len(nouns):,} nouns of WordNet, trained in two dimensions: nothing is left out."
     found = embeddings.read(path, **options)
     points, told = shadow(found)
-    parents = None
+    parents, color, title = None, _radius(found), "distance from the centre"
     if found.edges is not None:
         parents = np.full(len(points), -1)
         for parent, child in found.edges[::-1]:  # the first parent that is named counts
             parents[child] = parent
-    view = DiskView(points, edges=found.edges, labels=found.labels, parents=parents, size=size)
-    return view, f"{found.name}: {len(points):,} points, {told}"
+        color, title = levels(parents).astype(float), "depth"
+    about = dict(labels=found.labels, parents=parents, color=color, color_title=title, size=size)
+    return DiskView(points, edges=found.edges, **about), f"{found.name}: {len(points):,} points, {told}"
+
+
+def _radius(found: Embedding) -> Float[np.ndarray, " n"]:
+    """How far each point lies from the origin of its space, or from the mean of flat points: in all dimensions."""
+    if found.space == "euclidean":
+        return np.linalg.norm(found.points - found.points.mean(0), axis=1)
+    manifold, x = make(found.space, c=found.c), torch.from_numpy(found.points)
+    origin = torch.zeros_like(x[:1])
+    if found.space == "lorentz":
+        origin[0, 0] = found.c**-0.5
+    return manifold.dist(origin, x).numpy()
 
 
 def shadow(found: Embedding) -> tuple[Float[np.ndarray, "n 2"], str]:
