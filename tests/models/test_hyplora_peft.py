@@ -115,6 +115,29 @@ def test_training_moves_the_adapter_and_not_a_frozen_k():
     assert moved == {n for n in before if "hyplora_A" in n or "hyplora_B" in n}
 
 
+def test_it_adapts_a_base_of_four_bits():
+    bnb = pytest.importorskip("bitsandbytes", reason="4-bit weights need bitsandbytes")
+    base = llama(hidden=64)
+    for layer in base.model.layers:
+        weight = layer.self_attn.q_proj.weight.data
+        four = bnb.nn.Linear4bit(64, 64, bias=False, compute_dtype=torch.float32, quant_type="nf4")
+        four.weight = bnb.nn.Params4bit(weight, requires_grad=False, quant_type="nf4")
+        layer.self_attn.q_proj = four.to(IDS.device)
+    before = logits(base)
+    model = get_peft_model(base, HypLoRAConfig(r=4, target_modules=["q_proj"], K=0.5))
+    torch.testing.assert_close(logits(model), before, rtol=0, atol=0)
+    optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    losses = []
+    for _ in range(8):
+        losses.append(model(input_ids=IDS, labels=IDS).loss)
+        optimiser.zero_grad()
+        losses[-1].backward()
+        optimiser.step()
+    assert losses[-1] < losses[0]
+    with model.disable_adapter():
+        torch.testing.assert_close(logits(model), before, rtol=0, atol=0)
+
+
 def test_k_learns_where_it_may():
     model = adapted()
     model(input_ids=IDS, labels=IDS).loss.backward()
