@@ -132,6 +132,13 @@ def test_damaged_files_are_named(name, content, match, tmp_path):
         read(tmp_path / name)
 
 
+@pytest.mark.parametrize("points", [np.zeros(4), np.zeros((3, 1)), np.zeros((0, 2)), np.zeros((2, 2, 2))])
+def test_an_array_of_another_shape_is_no_points(points, tmp_path):
+    np.save(tmp_path / "a.npy", points)
+    with pytest.raises(DataError, match="rows of 2 numbers or more, but have shape"):
+        read(tmp_path / "a.npy")
+
+
 def test_several_matrices_need_a_usual_name(tmp_path):
     np.savez(tmp_path / "a.npz", one=BALL, two=BALL)
     with pytest.raises(DataError, match=r"one matrix of points.*has one, two"):

@@ -39,14 +39,8 @@ class Embedding:
     edges: Int[np.ndarray, "e 2"] | None = None
 
     def __post_init__(self) -> None:
-        x = np.ascontiguousarray(self.points, dtype=np.float64)
+        x = _matrix(self.name, self.points)
         object.__setattr__(self, "points", x)
-        if x.ndim != 2 or len(x) == 0 or x.shape[1] < 2:
-            raise DataError(
-                f"{self.name}: points must be rows of 2 numbers or more, but have shape {x.shape}"
-            )
-        if len(bad := np.flatnonzero(~np.isfinite(x).all(1))):
-            raise DataError(f"{self.name}: points must be finite, but row {bad[0]} is {x[bad[0]].tolist()}")
         if self.labels is not None and len(self.labels) != len(x):
             raise DataError(f"{self.name} has {len(x)} points, but {len(self.labels)} labels came")
         if self.space not in SPACES:
@@ -61,6 +55,15 @@ class Embedding:
                 f"{self.name}: points must lie {what}, but row {outside[0]} is "
                 f"{np.round(x[outside[0]], 4).tolist()} ({len(outside)} of {len(x)} do not)"
             )
+
+
+def _matrix(name: str, points: np.ndarray) -> Float[np.ndarray, "n k"]:
+    x = np.ascontiguousarray(points, dtype=np.float64)
+    if x.ndim != 2 or len(x) == 0 or x.shape[1] < 2:
+        raise DataError(f"{name}: points must be rows of 2 numbers or more, but have shape {x.shape}")
+    if len(bad := np.flatnonzero(~np.isfinite(x).all(1))):
+        raise DataError(f"{name}: points must be finite, but row {bad[0]} is {x[bad[0]].tolist()}")
+    return x
 
 
 def _inside(x: np.ndarray, space: str, c: float, tolerance: float = 1e-3) -> np.ndarray:
@@ -113,15 +116,11 @@ def read(
     path = existing(path)
     found = _reader(path)(path)
     c = found.c if c is None else c
-    space = space or found.space or guessed(np.asarray(found.points, dtype=np.float64), c)
+    points = _matrix(path.name, found.points)
     names = _labels(labels) if labels is not None else found.labels
     names = None if names is None else tuple(str(name) for name in names)
-    whole = Embedding(path.name, found.points, space, c, names)
-    if edges is None:
-        return whole
-    return Embedding(
-        *(path.name, whole.points, space, c, names), _edges(existing(edges), names, len(whole.points))
-    )
+    pairs = None if edges is None else _edges(existing(edges), names, len(points))
+    return Embedding(path.name, points, space or found.space or guessed(points, c), c, names, pairs)
 
 
 def _reader(path: Path):
