@@ -63,6 +63,7 @@ def test_the_tokenizer_does_not_see_what_is_held_out():
     again = texts("wordnet", 300, 32, split=1, limit=50)
     assert found.pieces.fingerprint != again.pieces.fingerprint
     assert len(found.pieces) == 300 and found.train.ids.shape[1] == 33
+    assert texts("wordnet", 300, 32, 0.02, 0, 50) is found  # read once, however it is asked for
 
 
 def test_what_nothing_knows_is_named():

@@ -44,12 +44,16 @@ class Texts(NamedTuple):
     valid: text.Rows
 
 
-@lru_cache(maxsize=4)
 def texts(
     data: str, vocab_size: int, context: int, held_out: float = 0.02, split: int = 0, limit: int = 0
 ) -> Texts:
     """A corpus (`data.text.corpus`) as rows; the tokenizer is trained on its training part. limit: how many documents
-    of each part are kept, 0 for all."""
+    of each part are kept, 0 for all. The last four are remembered."""
+    return _texts(data, vocab_size, context, held_out, split, limit)  # one key, however it was called
+
+
+@lru_cache(maxsize=4)
+def _texts(data: str, vocab_size: int, context: int, held_out: float, split: int, limit: int) -> Texts:
     corpus = text.corpus(data, held_out=held_out, seed=split)
     train, valid = (part[: limit or None] for part in (corpus.train, corpus.valid))
     pieces = trained(train, vocab_size)
