@@ -17,6 +17,7 @@ FLOORS = (
     ("training", "evaluation"),
     ("plots", "widgets"),
     ("runs",),
+    ("lessons",),
     ("cli", "doctor", "__main__"),
 )
 # Neighbours on one floor that may be used, in this direction only.
