@@ -1,4 +1,4 @@
-"""Exercises of lesson 5, numbers at the rim: the factor two, rounding to 1, lost places, a distance in float32.
+"""Exercises of lesson 5, numbers at the rim: the factor two, a distance in float32, lost places, rounding to 1.
 
 Right answers come from closed forms, and distances from 60-digit arithmetic on the stored coordinates.
 """
@@ -17,7 +17,7 @@ from torch import Tensor
 from workbench.lessons.checking import Exercise
 from workbench.lessons.slips import slipped
 
-DIGITS = 1e-5  # relative error that exercise 5.4 allows
+DIGITS = 1e-5  # relative error that exercise 5.2 allows
 BITS = {"float32": 24, "bfloat16": 8, "float64": 53}  # of the significand, the leading one included
 
 
@@ -143,30 +143,6 @@ EXERCISES = (
         mistakes=(3.0, 6.0, 0.75, math.tanh(3.0) / 2, 12.0),
     ),
     Exercise(
-        asks="In the ball |√c x| = tanh(√c r/2). From which √c r on does float32 round this to 1, the rim itself?",
-        verify=_verify_reaches_one,
-        hints=(
-            "tanh t = 1 - 2e^(-2t) and less, for large t. So how far is the point from the rim, in terms of √c r?",
-            "It is 2e^(-√c r) from the rim. Below 1 the numbers of float32 lie 2^-24 apart.",
-            "From half a step on, 2^-25, it rounds to 1: 2e^(-s) = 2^-25.",
-        ),
-        insight="A float32 ball ends at √c r = 18, float64 at 38: more curvature does not give more digits, it only "
-        "moves the rim nearer.",
-        mistakes=(25 * math.log(2), 24 * math.log(2), 13 * math.log(2), 55 * math.log(2), 1.0, -18.0),
-    ),
-    Exercise(
-        asks="Curvature -1, points kept in bfloat16 (8 bits): from which radius on can rounding move a point by 1?",
-        verify=_verify_lost,
-        hints=(
-            "Rounding turns the direction by a small angle. How far does that move the point, at radius r?",
-            "Rounding to p bits turns the direction by up to 2^-p, and at radius r that is a way of 2^-p sinh(r).",
-            "Solve 2^-8 sinh(r) = 1.",
-        ),
-        insight="p bits hold a place up to about r = (p + 1) ln 2 in any chart: 6 for bfloat16, 17 for float32, 37 "
-        "for float64 (a typical point up to 2 more). A deeper tree needs shorter edges.",
-        mistakes=(25 * math.log(2), math.log(16), 256.0, 8.0, 3.0, -6.2),
-    ),
-    Exercise(
         asks="Write distance(p, q) for float32 points of the hyperboloid, shape (n, 3), time first, c = 1, right to "
         "5 digits.",
         verify=_verify_distance,
@@ -186,5 +162,29 @@ EXERCISES = (
             lambda p, q: (p - q).norm(dim=-1),
             lambda p, q: p,
         ),
+    ),
+    Exercise(
+        asks="Curvature -1, points kept in bfloat16 (8 bits): from which radius on can rounding move a point by 1?",
+        verify=_verify_lost,
+        hints=(
+            "Rounding turns the direction by a small angle. How far does that move the point, at radius r?",
+            "Rounding to p bits turns the direction by up to 2^-p, and at radius r that is a way of 2^-p sinh(r).",
+            "Solve 2^-8 sinh(r) = 1.",
+        ),
+        insight="p bits hold a place up to about r = (p + 1) ln 2 in any chart: 6 for bfloat16, 17 for float32, 37 "
+        "for float64 (a typical point up to 2 more). A deeper tree needs shorter edges.",
+        mistakes=(25 * math.log(2), math.log(16), 256.0, 8.0, 3.0, -6.2),
+    ),
+    Exercise(
+        asks="In the ball |√c x| = tanh(√c r/2). From which √c r on does float32 round this to 1, the rim itself?",
+        verify=_verify_reaches_one,
+        hints=(
+            "tanh t = 1 - 2e^(-2t) and less, for large t. So how far is the point from the rim, in terms of √c r?",
+            "It is 2e^(-√c r) from the rim. Below 1 the numbers of float32 lie 2^-24 apart.",
+            "From half a step on, 2^-25, it rounds to 1: 2e^(-s) = 2^-25.",
+        ),
+        insight="A float32 ball ends at √c r = 18, float64 at 38: more curvature does not give more digits, it only "
+        "moves the rim nearer.",
+        mistakes=(25 * math.log(2), 24 * math.log(2), 13 * math.log(2), 55 * math.log(2), 1.0, -18.0),
     ),
 )
