@@ -1,102 +1,30 @@
 // A live view of the Poincaré disk: the plane moves by isometries, never by scaling.
 // Runs as an anywidget in JupyterLab and, unchanged, in the offline page written by DiskView.to_html.
-// disk.py joins isometry.js, painting.js and this file into one module: no build step, nothing fetched.
+// disk.py joins isometry.js, charts.js, scene.js, painting.js, webgl.js, saving.js, controls.js and this file into one
+// module: no build step, nothing fetched.
 
-// ---- The page around the canvas ------------------------------------------------------------------------
+const MANY = 3000; // points from which WebGL2 is worth one of the 8 to 16 contexts that a page may have
 
-const CSS = `
-.wb-disk { --ink: var(--jp-ui-font-color1, light-dark(#1f2328, #e6e6e6)); --ground: var(--jp-layout-color0, light-dark(#fff, #16181d));
-  color: var(--ink); background: var(--ground); font: 13px system-ui, "DejaVu Sans", sans-serif; max-width: 100%; padding: 4px; box-sizing: border-box }
-.wb-disk .stage { position: relative; width: 100%; aspect-ratio: 1 }
-.wb-disk canvas { position: absolute; inset: 0; width: 100%; height: 100% }
-.wb-disk canvas.over { touch-action: none; cursor: grab; outline: none }
-.wb-disk canvas.over:active { cursor: grabbing }
-.wb-disk .stage:has(canvas:focus-visible)::after { content: ""; position: absolute; inset: 1px; border-radius: 50%; border: 2px solid #0072b2; pointer-events: none }
-.wb-disk .tip { position: absolute; left: 0; top: 0; max-width: min(300px, 60%); padding: 6px 9px; border-radius: 6px; pointer-events: none;
-  background: var(--ground); border: 1px solid color-mix(in srgb, var(--ink) 35%, transparent); box-shadow: 0 2px 8px #0004; line-height: 1.35; overflow-wrap: break-word }
-.wb-disk .faint { opacity: .75; font-size: 12px }
-.wb-disk .bar, .wb-disk .legend { display: flex; flex-wrap: wrap; gap: 4px 12px; align-items: center; margin-top: 6px }
-.wb-disk .bar input[type=search] { flex: 0 1 150px; min-width: 80px; font: inherit; color: inherit; background: transparent; padding: 2px 6px;
-  border: 1px solid color-mix(in srgb, var(--ink) 35%, transparent); border-radius: 4px }
-.wb-disk .key { display: inline-flex; align-items: center; gap: 5px } .wb-disk .key i { width: 10px; height: 10px; border-radius: 50% }
-.wb-disk .ramp { width: 140px; height: 10px; border-radius: 3px }
-.wb-disk .readout { min-height: 1.4em; margin-top: 4px }`;
-
-let serial = 0;
-
-function make(tag, where, attributes = {}, text = "") {
-  const node = document.createElement(tag);
-  for (const [k, v] of Object.entries(attributes)) node.setAttribute(k, v);
-  node.textContent = text;
-  where.append(node);
-  return node;
-}
-
-function furnish(el, n) {
-  make("style", el, {}, CSS);
-  // JupyterLab's shortcuts (arrows walk through cells) stay out of the widget
-  const root = make("div", el, { class: "wb-disk", "data-lm-suppress-shortcuts": "true" });
-  const stage = make("div", root, { class: "stage" }), list = `wb-disk-names-${++serial}`;
-  const base = make("canvas", stage, { "aria-hidden": "true" });
-  const over = make("canvas", stage, { class: "over", tabindex: 0, role: "application", "aria-roledescription": "Poincaré disk",
-    "aria-label": `Poincaré disk with ${n} points. Drag or use the arrow keys to move the plane, Home to return, double-click or Enter to centre a point.` });
-  const tip = make("div", stage, { class: "tip", role: "tooltip", hidden: "" });
-  const bar = make("div", root, { class: "bar" });
-  const find = make("input", bar, { type: "search", placeholder: "find…", "aria-label": "find a point by name", list });
-  const names = make("datalist", bar, { id: list });
-  const box = make("label", bar, { title: "Moving around a loop turns the plane (holonomy). Tick to undo the turning." });
-  const upright = make("input", box, { type: "checkbox" });
-  box.append(" upright");
-  make("span", bar, { class: "faint" }, "drag: move · double-click: centre · click: select · Home: back");
-  const legend = make("div", root, { class: "legend" });
-  const readout = make("div", root, { class: "readout", "aria-live": "polite" });
-  return { root, stage, base, over, tip, find, names, upright, legend, readout };
-}
-
-function fillLegend(where, { title, colours, names, low, high }) {
-  where.replaceChildren();
-  if (title) make("strong", where, {}, title);
-  if (names) names.forEach((name, k) => {
-    const key = make("span", where, { class: "key" });
-    make("i", key, { style: `background:${colours[k]}` });
-    key.append(name);
-  });
-  else if (low !== undefined) {
-    make("span", where, {}, low);
-    make("span", where, { class: "ramp", style: `background:linear-gradient(90deg,${colours})`, role: "img", "aria-label": `colours from ${low} to ${high}` });
-    make("span", where, {}, high);
+/** Something readable instead of nothing where the view cannot be drawn. */
+function render(context) {
+  try {
+    return draw(context);
+  } catch (e) {
+    console.error(e);
+    make("p", context.el, { role: "alert" }, `This view cannot be drawn here (${e.message}). A present-day browser with JavaScript can; the kernel is not affected.`);
   }
 }
 
-function fillTip(tip, scene, i) {
-  const { label, name, gloss } = words(scene, i), path = pathToRoot(scene, i).slice(1).map((j) => words(scene, j).label);
-  tip.replaceChildren();
-  make("strong", tip, {}, label);
-  if (name && name !== label) make("span", tip, { class: "faint" }, "  " + name);
-  if (gloss) make("div", tip, {}, gloss);
-  const shown = path.length > 9 ? [...path.slice(0, 5), "…", ...path.slice(-3)] : path;
-  if (path.length) make("div", tip, { class: "faint" }, "↑ " + shown.join(" › "));
-}
-
-function lookUp(scene, text) {
-  const wanted = text.trim().toLowerCase(), found = [];
-  scene.lower ??= scene.rows.map((row) => row.split("\t", 2).map((s) => s.toLowerCase()));
-  if (wanted) scene.lower.forEach(([label, name], i) => {
-    const rank = label === wanted || name === wanted ? 3 : label.startsWith(wanted) ? 2 : label.includes(wanted) ? 1 : 0;
-    if (rank) found.push([rank, scene.weight[i], i]);
-  });
-  return found.sort((a, b) => b[0] - a[0] || b[1] - a[1]).slice(0, 12).map((f) => f[2]);
-}
-
-// ---- The widget ----------------------------------------------------------------------------------------
-
-function render({ model, el }) {
-  let scene = readScene(model), V = translation(...model.get("center"));
-  const ui = furnish(el, scene.n), base = ui.base.getContext("2d"), over = ui.over.getContext("2d");
+function draw({ model, el }) {
+  let scene = readScene(model), V = viewAt(scene, model.get("center"));
+  const ui = furnish(el, scene, model.get("tools")), over = ui.over.getContext("2d");
+  let painter = null, lasso = null;
   let S = 0, R = 0, theme, hover = -1, chosen = -1, home = model.get("center"), told = home;
   let queued = 0, settle = 0, flight = 0, goal = null, fullCost = 0, budget = 6000, moving = false;
   const stats = { frames: 0, quick: 0, full: 0 };
 
+  const own = (z) => [...(scene.xy === scene.own ? z : dialled(z, 1 / scene.c))]; // Python's coordinates are those of c = 1
+  const seen = (z) => [...(scene.xy === scene.own ? z : dialled(z, scene.c))];
   const share = (centred, selected = chosen) => { // to Python, once a gesture is over
     told = centred;
     chosen = selected;
@@ -106,19 +34,21 @@ function render({ model, el }) {
     tell();
   };
   const tell = () => {
-    ui.readout.textContent = chosen < 0 || !scene.n ? "" : pathToRoot(scene, chosen).map((j) => words(scene, j).label).join(" › ");
+    ui.readout.textContent = chosen >= 0 ? pathToRoot(scene, chosen).map((j) => words(scene, j).label).join(" › ")
+      : scene.lassoed.length ? `${scene.lassoed.length.toLocaleString()} points in the lasso` : "";
+    const known = model.get("_near"), fromPython = known.of === chosen && chosen >= 0; // measured in all dimensions there
+    const found = chosen < 0 ? [] : fromPython ? known.near : scene.table ? scene.table(chosen) : nearestTo(scene, chosen);
+    fillNear(ui.near, scene, found, fromPython || scene.table ? model.get("metric") : "on the disk", (j) => fly(position(j), j));
+    const angle = Math.round((-360 / Math.PI) * scene.geometry.turned(V));
+    ui.turn.textContent = angle && !ui.upright.checked ? `turned by ${angle}°` : "";
+    if (ui.below) ui.below.disabled = chosen < 0 && ui.below.getAttribute("aria-pressed") === "false";
   };
 
   function frame() {
     queued = 0;
     const started = performance.now(), quick = moving && fullCost > 30;
-    project(V, scene.xy, scene.out);
-    for (const ctx of [base, over]) {
-      ctx.setTransform(1, 0, 0, 1, 0, 0);
-      ctx.clearRect(0, 0, ctx.canvas.width, ctx.canvas.height);
-      ctx.setTransform(ctx.canvas.width / S, 0, 0, ctx.canvas.width / S, ctx.canvas.width / 2, ctx.canvas.width / 2);
-    }
-    paintScene(base, scene, R, theme, quick ? budget : Infinity);
+    locate(scene, V);
+    painter.paint(scene, R, theme, quick ? budget : Infinity);
     paintOver();
     stats.frames++;
     requestAnimationFrame(() => { // by now the browser has shown it, so rasterising is in the measure
@@ -132,10 +62,14 @@ function render({ model, el }) {
     if (quick) settle = setTimeout(() => ask(false), grip ? Math.max(150, 2 * fullCost) : 150);
   }
   function paintOver() { // the pointer's company has its own canvas, so that hovering repaints no points
+    const k = over.canvas.width / S;
+    over.setTransform(k, 0, 0, k, over.canvas.width / 2, over.canvas.width / 2);
     over.clearRect(-S, -S, 2 * S, 2 * S);
+    paintRim(over, scene, R, theme);
+    paintLasso(over, scene, R, theme, lasso);
     if (chosen >= 0 && chosen !== hover) paintPath(over, scene, R, theme, chosen, hover < 0);
     if (hover >= 0) paintPath(over, scene, R, theme, hover, true);
-    if (scene.rows.length) paintLabels(over, scene, R, theme, [...new Set([hover, chosen])].filter((i) => i >= 0));
+    if (scene.rows.length) paintLabels(over, scene, R, theme, [...new Set([hover, chosen])].filter((i) => i >= 0 && scene.alive[i]));
   }
   const ask = (isMoving) => {
     moving = isMoving;
@@ -145,10 +79,10 @@ function render({ model, el }) {
   function fly(target, selected, level = ui.upright.checked) { // level: also undo the turn on the way
     cancelAnimationFrame(flight);
     goal = [target, selected];
-    told = target;
+    told = own(target);
     const from = V, began = performance.now(), still = matchMedia("(prefers-reduced-motion: reduce)").matches;
-    const span = still ? 0 : 250 + 60 * Math.min(2 * Math.atanh(Math.hypot(...apply(V, ...target))), 10);
-    const turn = level ? turned(glide(from, target, 1)) : 0;
+    const span = still ? 0 : 250 + 60 * Math.min(2 * Math.atanh(Math.min(Math.hypot(...scene.geometry.apply(V, ...target)), 0.99999)), 10);
+    const { glide, turned, rotation, compose } = scene.geometry, turn = level ? turned(glide(from, target, 1)) : 0;
     const step = () => {
       const t = span ? Math.min((performance.now() - began) / span, 1) : 1, eased = t * t * (3 - 2 * t);
       V = compose(rotation(-turn * eased), glide(from, target, eased));
@@ -156,21 +90,22 @@ function render({ model, el }) {
       if (t < 1) flight = requestAnimationFrame(step);
       else {
         goal = null;
-        share([...target], selected);
+        share(own(target), selected);
       }
     };
     step();
   }
   const halt = () => { // a hand on the plane ends any flight
     cancelAnimationFrame(flight);
-    if (goal) told = centre(V);
+    if (goal) told = own(middle());
     goal = null;
   };
   const position = (i) => [scene.xy[2 * i], scene.xy[2 * i + 1]];
+  const middle = () => scene.geometry.centre(V), pull = (p, q) => (ui.upright.checked ? scene.geometry.dragUpright : scene.geometry.drag)(V, p, q);
   const nearest = ([x, y], within) => {
-    const o = scene.out;
+    const o = scene.place;
     let best = -1, least = within * within;
-    for (let i = 0; i < scene.n; i++) {
+    for (const i of scene.active) {
       const d = (o[2 * i] - x) ** 2 + (o[2 * i + 1] - y) ** 2;
       if (d < least) (least = d), (best = i);
     }
@@ -181,9 +116,9 @@ function render({ model, el }) {
     const b = ui.over.getBoundingClientRect();
     return [(e.clientX - b.left - b.width / 2) / (R * b.width / S), -(e.clientY - b.top - b.height / 2) / (R * b.width / S)];
   };
-  const inside = ([x, y]) => {
-    const r = Math.hypot(x, y);
-    return r > 0.98 ? [(x * 0.98) / r, (y * 0.98) / r] : [x, y];
+  const inside = (at) => { // the point of the disk under the pointer, not too near the rim to be held
+    const [x, y] = scene.chart.from(...at), r = Math.hypot(x, y);
+    return r > 0.98 && !scene.unit ? [(x * 0.98) / r, (y * 0.98) / r] : [x, y];
   };
   const point = (i, where) => {
     if (i !== hover) {
@@ -203,24 +138,27 @@ function render({ model, el }) {
     if (!e.isPrimary || e.button !== 0) return;
     halt();
     ui.over.setPointerCapture(e.pointerId);
+    if (e.shiftKey || ui.lasso?.getAttribute("aria-pressed") === "true") return void (point(-1), (lasso = [at(e)]));
     grip = { p: inside(at(e)), x: e.clientX, y: e.clientY, moved: false };
   };
   ui.over.onpointermove = (e) => {
+    if (lasso) return void (e.isPrimary && (lasso.push(at(e)), paintOver()));
     if (!grip) return point(nearest(at(e), 10 / R), at(e));
     if (!e.isPrimary) return;
     if (!grip.moved && Math.hypot(e.clientX - grip.x, e.clientY - grip.y) < 4) return; // a click trembles
     if (!grip.moved) point(-1);
     const q = inside(at(e));
-    V = (ui.upright.checked ? dragUpright : drag)(V, grip.p, q);
+    V = pull(grip.p, q);
     grip = { ...grip, p: q, moved: true };
     ask(true);
   };
   ui.over.onpointerup = ui.over.onpointercancel = (e) => {
+    if (lasso && e.isPrimary) return catchThem();
     if (!grip || !e.isPrimary) return;
     const moved = grip.moved, z = at(e), i = nearest(z, 12 / R);
     grip = null;
     ask(false);
-    if (moved) return share(centre(V));
+    if (moved) return share(own(middle()));
     if (e.type === "pointercancel") return;
     const again = lastTap && e.timeStamp - lastTap.time < 400 && Math.hypot(e.clientX - lastTap.x, e.clientY - lastTap.y) < 12;
     lastTap = again ? null : { time: e.timeStamp, x: e.clientX, y: e.clientY };
@@ -233,21 +171,64 @@ function render({ model, el }) {
     const step = 0.12, way = { ArrowLeft: [step, 0], ArrowRight: [-step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] }[e.key];
     if (way) {
       halt();
-      V = (ui.upright.checked ? dragUpright : drag)(V, [0, 0], way);
+      V = pull([0, 0], way);
       ask(true);
-    } else if (e.key === "Home") fly(home, chosen, true);
+    } else if (e.key === "Home") fly(seen(home), chosen, true);
+    else if (e.key === "/") ui.find.focus();
+    else if (e.key === "Escape") (share(told, -1), caught([]));
     else if (e.key === "Enter") {
       const i = nearest([0, 0], 2);
       if (i >= 0) fly(position(i), i);
     } else return;
     e.preventDefault();
   };
-  ui.over.onkeyup = (e) => e.key.startsWith("Arrow") && share(centre(V));
+  ui.over.onkeyup = (e) => e.key.startsWith("Arrow") && share(own(middle()));
   ui.find.oninput = () => ui.names.replaceChildren(...lookUp(scene, ui.find.value).map((i) => new Option(words(scene, i).gloss, words(scene, i).label)));
   ui.find.onchange = () => {
     const [i] = lookUp(scene, ui.find.value);
     if (i !== undefined) fly(position(i), i);
   };
+  const caught = (ids) => {
+    scene.lassoed = ids;
+    model.set("lassoed", ids);
+    model.save_changes();
+    tell();
+    paintOver();
+  };
+  const catchThem = () => {
+    const found = lasso.length > 2 ? within(scene, lasso) : [];
+    lasso = null;
+    caught(found);
+  };
+  const pressed = (button, down) => button.setAttribute("aria-pressed", String(down));
+  const set = (values) => { // a control was used: to Python, which comes back here as if it had been set there
+    for (const [key, value] of Object.entries(values)) model.set(key, value);
+    model.save_changes();
+  };
+  const showTools = () => {
+    if (!ui.more) return;
+    const top = model.get("subtree"), most = model.get("max_depth"), c = model.get("curvature");
+    ui.chart.value = model.get("chart");
+    ui.bend.value = Math.log2(c);
+    ui.bent.textContent = c.toFixed(2);
+    ui.deep.value = most < 0 ? ui.deepest : most;
+    ui.depth.textContent = most < 0 ? "all" : most;
+    pressed(ui.below, top >= 0);
+    ui.below.textContent = top >= 0 ? `only below ${words(scene, top).label}` : "only below the selected";
+  };
+  if (ui.more) {
+    ui.chart.onchange = () => set({ chart: ui.chart.value });
+    ui.bend.oninput = () => set({ curvature: 2 ** ui.bend.value });
+    ui.deep.oninput = () => set({ max_depth: +ui.deep.value >= ui.deepest ? -1 : +ui.deep.value });
+    ui.below.onclick = () => set({ subtree: model.get("subtree") >= 0 ? -1 : chosen });
+    ui.lasso.onclick = () => {
+      const down = ui.lasso.getAttribute("aria-pressed") !== "true";
+      pressed(ui.lasso, down);
+      ui.root.classList.toggle("catching", down);
+    };
+    ui.svg.onclick = () => download(new Blob([toSVG(scene, R, theme, chosen)], { type: "image/svg+xml" }), "disk.svg");
+    ui.png.onclick = async () => download(await toPNG(scene, R, theme, chosen), "disk.png");
+  }
   ui.upright.onchange = () => {
     model.set("upright", ui.upright.checked);
     model.save_changes();
@@ -255,8 +236,31 @@ function render({ model, el }) {
 
   const onData = () => {
     const { rows, lower } = scene;
-    scene = Object.assign(readScene(model), { rows, lower });
+    scene = Object.assign(readScene(model), { rows, lower, table: readTable(model) });
     dress();
+  };
+  const onCurvature = () => { // what is in the middle stays there
+    const { c } = scene, held = scene.unit ? middle() : dialled(middle(), model.get("curvature") / c), level = scene.geometry.turned(V);
+    onData();
+    V = scene.unit ? V : compose(rotation(level), translation(...held));
+    showTools();
+    share(own(middle()));
+  };
+  const onSift = () => {
+    sift(scene, model.get("subtree"), model.get("max_depth"));
+    point(-1);
+    showTools();
+    tell();
+    ask(false);
+  };
+  const onChart = () => {
+    onData();
+    showTools();
+  };
+  const onLasso = () => {
+    scene.lassoed = model.get("lassoed");
+    tell();
+    if (theme) paintOver();
   };
   let texts = 0;
   const onText = async () => {
@@ -268,7 +272,7 @@ function render({ model, el }) {
   };
   const onCentre = () => {
     const c = model.get("center");
-    if (c[0] !== told[0] || c[1] !== told[1]) fly(c, model.get("selected"));
+    if (c[0] !== told[0] || c[1] !== told[1]) fly(seen(c), model.get("selected"));
   };
   const onSelected = () => { // from Python: the view follows; center, if it came in the same message, says where
     const i = model.get("selected"), c = model.get("center");
@@ -280,22 +284,41 @@ function render({ model, el }) {
   };
   const onUpright = () => {
     ui.upright.checked = model.get("upright");
-    if (ui.upright.checked) fly(...(goal ?? [centre(V), chosen]));
+    if (ui.upright.checked) fly(...(goal ?? [middle(), chosen]));
+    tell();
+  };
+  let noGL = false;
+  const setPainter = () => { // WebGL2 for many points, else a canvas; a canvas element keeps its first kind of context
+    const asked = model.get("renderer"), wanted = noGL || asked === "canvas" || (asked === "auto" && (scene.n < MANY || !graphicsCard())) ? "canvas" : "webgl";
+    if (painter?.kind === wanted) return;
+    const fresh = () => {
+      ui.base?.remove();
+      ui.base = make("canvas", ui.stage, { "aria-hidden": "true" });
+      ui.stage.prepend(ui.base);
+    };
+    painter?.end();
+    fresh();
+    painter = wanted === "webgl" ? webglPainter(ui.base, () => ((noGL = true), (painter = null), dress())) : null;
+    if (painter) return;
+    if (wanted === "webgl") (noGL = true), fresh();
+    painter = canvasPainter(ui.base);
   };
   const dress = () => { // sizes and colours, from the page we are in
     ui.root.style.width = `${model.get("size") + 8}px`;
     S = ui.stage.clientWidth || model.get("size");
     R = S / 2 - 4;
     scene.dot = (S / 640) * (scene.n > 20000 ? 0.75 : scene.n > 2000 ? 1.15 : 1.35);
+    setPainter();
     for (const canvas of [ui.base, ui.over]) canvas.width = canvas.height = Math.round(S * (window.devicePixelRatio || 1));
     const style = getComputedStyle(ui.root);
-    theme = { ink: style.color, ground: style.backgroundColor, font: `12px ${style.fontFamily}` };
+    theme = { side: S, ink: style.color, ground: style.backgroundColor, font: `12px ${style.fontFamily}` };
     fillLegend(ui.legend, scene.legend);
     ask(false);
   };
 
   const events = { "change:_xy": onData, "change:_text": onText, "change:center": onCentre, "change:selected": onSelected,
-    "change:upright": onUpright, "change:size": dress };
+    "change:upright": onUpright, "change:size": dress, "change:curvature": onCurvature, "change:chart": onChart,
+    "change:subtree": onSift, "change:max_depth": onSift, "change:lassoed": onLasso, "change:_near": () => tell(), "change:renderer": dress };
   for (const [name, f] of Object.entries(events)) model.on(name, f);
   const resized = new ResizeObserver(dress), themed = new MutationObserver(dress), dark = matchMedia("(prefers-color-scheme: dark)");
   resized.observe(ui.stage);
@@ -304,12 +327,15 @@ function render({ model, el }) {
 
   chosen = model.get("selected");
   ui.upright.checked = model.get("upright");
+  scene.table = readTable(model);
+  showTools();
   dress();
   onText();
   ui.root.__disk = { // for tests and for the curious in the console
     stats, nearest, get view() { return V; }, get scene() { return scene; }, get hover() { return hover; }, get selected() { return chosen; },
-    get centre() { return centre(V); },
-    at: (i) => { const b = ui.over.getBoundingClientRect(), [x, y] = apply(V, ...position(i)), k = (R * b.width) / S;
+    get centre() { return middle(); }, get painter() { return painter.kind; },
+    svg: () => toSVG(scene, R, theme, chosen), png: () => toPNG(scene, R, theme, chosen),
+    at: (i) => { const b = ui.over.getBoundingClientRect(), [x, y] = scene.chart.to(...scene.geometry.apply(V, ...position(i))), k = (R * b.width) / S;
       return [b.left + b.width / 2 + k * x, b.top + b.height / 2 - k * y]; },
     label: (i) => words(scene, i).label,
   };
@@ -321,6 +347,7 @@ function render({ model, el }) {
     cancelAnimationFrame(queued);
     cancelAnimationFrame(flight);
     clearTimeout(settle);
+    painter?.end();
   };
 }
 

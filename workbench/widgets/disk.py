@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,19 +20,26 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 # Plain text joined in reading order; the browser sees one ES module.
-SCRIPT = "\n".join((HERE / name).read_text("utf-8") for name in ("isometry.js", "painting.js", "disk.js"))
+PARTS = ("isometry", "charts", "scene", "painting", "webgl", "saving", "controls", "disk")
+SCRIPT = "\n".join((HERE / f"{part}.js").read_text("utf-8") for part in PARTS)
 GLOSS_LENGTH = 140
+CHARTS = ("disk", "klein", "half-plane", "hyperboloid")
+NEAREST = 8
+TABLE_MOST = 5000  # points up to which a page brings along who is nearest in all dimensions
+Near = Callable[[int], tuple[Sequence[int], Sequence[float]]]
 
 
 class DiskView(anywidget.AnyWidget):
     """Explore points of the hyperbolic plane: drag moves the plane by isometry, nothing is ever rescaled.
 
     The pointer holds on to the point it grabbed; double-click (or Enter) centres the nearest point along the
-    geodesic, a click selects, hovering shows name, gloss and path to the root, arrow keys move, Home returns.
-    Closed loops turn the plane (holonomy); `upright` undoes the turn. Möbius maps run in JavaScript doubles.
+    geodesic, a click selects and lists the nearest points, hovering shows name, gloss and path to the root, arrow
+    keys move, Home returns, slash searches. Closed loops turn the plane (holonomy); `upright` undoes the turn. Möbius
+    maps run in JavaScript doubles; from 3,000 points WebGL2 paints, where a graphics card is behind it.
 
     Args:
-        points: (N, 2) coordinates in the unit Poincaré ball (c = 1), an array or a tensor.
+        points: (N, 2) coordinates in the unit Poincaré ball (c = 1), an array or a tensor; with space="flat",
+            any finite coordinates of the flat plane, for comparison.
         edges: (E, 2) pairs of point numbers, parent first, drawn as geodesics.
         color: see `workbench.widgets.colours.colours_of`.
         labels: N short names drawn beside points.
@@ -42,9 +49,17 @@ class DiskView(anywidget.AnyWidget):
         names: N unique names for `move_to`; the labels if not given.
         size: largest width in CSS pixels; the view shrinks with its container.
         color_title: heading of the legend.
+        space: "hyperbolic" or "flat".
+        near: for embeddings of more dimensions than are drawn: takes a point's number, returns the numbers of its
+            nearest points, nearest first, and their true distances. Without it the distance on the disk counts.
+        metric: what those distances are, such as "in 10 dimensions".
 
-    Traits, synchronised both ways (from the browser once a gesture is over): `center`, the `[x, y]` shown in
-    the middle; `selected`, a point number or -1; `upright`. Setting `center` or `selected` moves the view.
+    Traits, synchronised both ways (from the browser once a gesture is over): `center`, the `[x, y]` shown in the
+    middle; `selected`, a point number or -1; `lassoed`, numbers of the points that were drawn around; `upright`;
+    `chart`, the model of the plane: "disk", "klein", "half-plane" or "hyperboloid"; `curvature`, a dial: points keep
+    direction and distance from the origin in the plane of sectional curvature -c; `subtree`, only what is at or below
+    this point (-1: all); `max_depth`, only so deep (-1: all). Setting `center` or `selected` moves the view. `tools`
+    False leaves out the controls for these; `renderer` is "auto", "webgl" or "canvas".
 
     Raises:
         ManifoldError: points of another shape, not finite, or not inside the unit disk.
@@ -66,6 +81,21 @@ class DiskView(anywidget.AnyWidget):
     selected = t.Int(-1).tag(sync=True)
     upright = t.Bool(False).tag(sync=True)
     size = t.Int(640, min=160).tag(sync=True)
+    lassoed = t.List(t.Int()).tag(sync=True)
+    chart = t.Enum(CHARTS, "disk").tag(sync=True)
+    curvature = t.Float(1.0).tag(sync=True)
+    subtree = t.Int(-1).tag(sync=True)
+    max_depth = t.Int(-1, min=-1).tag(sync=True)
+    tools = t.Bool(True).tag(sync=True)
+    renderer = t.Enum(("auto", "webgl", "canvas"), "auto").tag(sync=True)
+    metric = t.Unicode("in all dimensions").tag(sync=True)
+    _unit = t.Float(0.0).tag(
+        sync=True
+    )  # of the flat plane: what lies at the edge of the window; 0: hyperbolic
+    _near = t.Dict().tag(sync=True)  # {"of": point, "near": [[point, distance], ...]}
+    _table = t.Bytes(b"").tag(sync=True)  # uint32, N × width: the same of all points, for pages
+    _table_gaps = t.Bytes(b"").tag(sync=True)  # float32, alike
+    _table_width = t.Int(0).tag(sync=True)
 
     def __init__(
         self,
@@ -80,9 +110,14 @@ class DiskView(anywidget.AnyWidget):
         *,
         names: Sequence[str] | None = None,
         color_title: str = "",
+        space: str = "hyperbolic",
+        near: Near | None = None,
         **traits: Any,
     ):
-        self._points = _checked_points(points)
+        if space not in ("hyperbolic", "flat"):
+            raise DataError(f"space must be 'hyperbolic' or 'flat', but came as {space!r}")
+        self._flat = space == "flat"
+        self._points = _checked_points(points, self._flat)
         n = len(self._points)
         texts = {"labels": labels, "names": names, "glosses": glosses}
         for what, given in texts.items():
@@ -98,9 +133,13 @@ class DiskView(anywidget.AnyWidget):
             _parents=_checked_parents(parents, n).tobytes(),
             _text=_packed_text(labels, names, glosses),
             _legend=colours.legend,
+            _unit=_reach(self._points) if self._flat else 0.0,
             size=size,
             **traits,
         )
+        self._near_of = near
+        if near is not None:
+            self.observe(self._find_near, "selected")
 
     @classmethod
     def of(cls, hierarchy: Hierarchy, points: Any, color: Any = "depth", **options: Any) -> DiskView:
@@ -137,7 +176,7 @@ class DiskView(anywidget.AnyWidget):
 
     @points.setter
     def points(self, points: Any) -> None:
-        points = _checked_points(points)
+        points = _checked_points(points, self._flat)
         if len(points) != len(self._points):
             raise DataError(f"this view shows {len(self._points)} points, but {len(points)} came")
         self._points = points
@@ -168,30 +207,65 @@ class DiskView(anywidget.AnyWidget):
 
     def to_html(self, path: str | Path, title: str = "Poincaré disk") -> Path:
         """Write the view as one self-contained page that works offline, from a file; returns its path."""
-        return write_page(path, title, SCRIPT, self.get_state(_PAGE_TRAITS))
+        state = self.get_state(_PAGE_TRAITS)
+        if self._near_of is not None and len(self._points) <= TABLE_MOST:
+            state |= self._near_table()
+        return write_page(path, title, SCRIPT, state)
+
+    def _find_near(self, change: Any) -> None:
+        if change["new"] >= 0:
+            ids, gaps = self._near_of(change["new"])
+            near = [[int(i), float(d)] for i, d in zip(ids, gaps, strict=True)][:NEAREST]
+            self._near = {"of": change["new"], "near": near}
+
+    def _near_table(self) -> dict[str, Any]:
+        rows = [self._near_of(i) for i in range(len(self._points))]
+        width = min(NEAREST, min(len(ids) for ids, _ in rows))
+        ids, gaps = (np.array([row[k][:width] for row in rows]) for k in (0, 1))
+        table = {"_table": ids.astype("<u4").tobytes(), "_table_gaps": gaps.astype("<f4").tobytes()}
+        return table | {"_table_width": width}
 
     @t.validate("center")
     def _check_center(self, proposal: Any) -> list[float]:
         x, y = proposal["value"]
-        if not np.hypot(x, y) < 1:  # also refuses NaN
+        if not np.hypot(x, y) < (np.inf if self._flat else 1):  # also refuses NaN
             raise ManifoldError(f"center must lie inside the unit disk, but is [{x}, {y}]")
         return [float(x), float(y)]
 
-    @t.validate("selected")
+    @t.validate("selected", "subtree")
     def _check_selected(self, proposal: Any) -> int:
-        i = proposal["value"]
+        i, name = proposal["value"], proposal["trait"].name
         if not -1 <= i < len(self._points):
-            raise DataError(f"selected must be a point from 0 to {len(self._points) - 1}, or -1, not {i}")
+            raise DataError(f"{name} must be a point from 0 to {len(self._points) - 1}, or -1, not {i}")
         return i
+
+    @t.validate("lassoed")
+    def _check_lassoed(self, proposal: Any) -> list[int]:
+        bad = [i for i in proposal["value"] if not 0 <= i < len(self._points)]
+        if bad:
+            raise DataError(f"lassoed may hold points from 0 to {len(self._points) - 1}, but has {bad[0]}")
+        return proposal["value"]
+
+    @t.validate("curvature")
+    def _check_curvature(self, proposal: Any) -> float:
+        if not 0.01 <= proposal["value"] <= 100:
+            raise ManifoldError(f"curvature must be from 0.01 to 100 here, but came as {proposal['value']}")
+        return proposal["value"]
 
 
 _PAGE_TRAITS = [
-    *("_xy", "_edges", "_color", "_parents", "_text", "_legend"),
-    *("center", "selected", "upright", "size"),
+    *("_xy", "_edges", "_color", "_parents", "_text", "_legend", "_unit", "_near", "_table", "_table_gaps"),
+    *("_table_width", "metric", "center", "selected", "lassoed", "upright", "chart", "curvature", "subtree"),
+    *("max_depth", "tools", "renderer", "size"),
 ]
 
 
-def _checked_points(points: Any) -> np.ndarray:
+def _reach(points: np.ndarray) -> float:
+    """The window of a flat plane: it shows 99 % of the points, seen from the origin."""
+    return float(1.05 * np.quantile(np.hypot(points[:, 0], points[:, 1]), 0.99)) or 1.0
+
+
+def _checked_points(points: Any, is_flat: bool = False) -> np.ndarray:
     if hasattr(points, "detach"):
         points = points.detach().cpu()
     try:
@@ -203,10 +277,11 @@ def _checked_points(points: Any) -> np.ndarray:
             f"points must be (N, 2) coordinates in the unit disk, not of shape {points.shape}"
         )
     radius = np.hypot(points[:, 0], points[:, 1])
-    bad = np.flatnonzero(~(radius < 1))
+    bad = np.flatnonzero(~(radius < (np.inf if is_flat else 1)))
     if len(bad):
+        where = "be finite" if is_flat else "lie inside the unit disk"
         raise ManifoldError(
-            f"points must lie inside the unit disk, but point {bad[0]} is {points[bad[0]].tolist()}"
+            f"points must {where}, but point {bad[0]} is {points[bad[0]].tolist()}"
             + (f" (and {len(bad) - 1} more are outside)" if len(bad) > 1 else "")
         )
     return points

@@ -1,120 +1,76 @@
-// From what Python sent to pictures on a canvas: the scene, level of detail, edges, points, labels.
-// disk.py joins isometry.js, painting.js and disk.js, in this order, into one module.
+// Pictures on a canvas: level of detail, edges, points, labels; also the fallback where there is no WebGL2.
 
-// ---- What Python sends ---------------------------------------------------------------------------------
+const STEPS = 12; // pieces of a geodesic where the chart has no arc for it
 
-const LABELS = 30;
-
-function array(model, key, Type) {
-  const d = model.get(key); // a DataView that may start anywhere, so the bytes are copied to an aligned buffer
-  return new Type(d.buffer.slice(d.byteOffset, d.byteOffset + d.byteLength));
-}
-
-function readScene(model) {
-  const xy = array(model, "_xy", Float64Array), n = xy.length / 2;
-  const scene = {
-    n, xy, rows: [], out: new Float64Array(2 * n), colour: array(model, "_color", Uint8Array),
-    parents: array(model, "_parents", Int32Array), legend: model.get("_legend"), shown: new Set(), visible: [],
-  };
-  scene.weight = branchSizes(scene.parents, n); // decides who is labelled and drawn first
-  scene.order = Uint32Array.from({ length: n }, (_, i) => i).sort((i, j) => scene.weight[j] - scene.weight[i]);
-  const edges = array(model, "_edges", Uint32Array), tree = [], cross = [];
-  for (let k = 0; k < edges.length; k += 2) {
-    const pair = [edges[k], edges[k + 1]];
-    (!scene.parents.length || scene.parents[pair[1]] === pair[0] ? tree : cross).push(pair);
+/** From u to v, points of the disk; the canvas has its origin in the middle of the panel, y up is negative. */
+function geodesic(ctx, scene, R, i, j) {
+  const { out: o, place, chart } = scene, [ux, uy, vx, vy] = [o[2 * i], o[2 * i + 1], o[2 * j], o[2 * j + 1]];
+  ctx.moveTo(R * place[2 * i], -R * place[2 * i + 1]);
+  if (!chart.straight && place !== o) {
+    const back = inverse(translation(ux, uy)), [x, y] = apply(translation(ux, uy), vx, vy), r = Math.hypot(x, y), d = Math.atanh(Math.min(r, 1 - 1e-16));
+    for (let k = 1; k < STEPS; k++) {
+      const s = Math.tanh((d * k) / STEPS) / (r || 1), [px, py] = chart.to(...apply(back, s * x, s * y));
+      ctx.lineTo(R * px, -R * py);
+    }
+    return ctx.lineTo(R * place[2 * j], -R * place[2 * j + 1]);
   }
-  tree.sort((e, f) => scene.weight[f[1]] - scene.weight[e[1]]);
-  return Object.assign(scene, { tree, cross });
-}
-
-/** How many nodes hang at and below each node: a node hands its count up once all its children have. */
-function branchSizes(parents, n) {
-  const size = new Float32Array(n).fill(1), waiting = new Uint32Array(n), ready = [];
-  for (const p of parents) if (p >= 0) waiting[p]++;
-  for (let i = 0; i < parents.length; i++) if (!waiting[i]) ready.push(i);
-  while (ready.length) {
-    const i = ready.pop(), p = parents[i];
-    if (p < 0) continue;
-    size[p] += size[i];
-    if (--waiting[p] === 0) ready.push(p);
-  }
-  return size;
-}
-
-async function readText(model) {
-  const bytes = array(model, "_text", Uint8Array);
-  if (!bytes.length) return [];
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-  return (await new Response(stream).text()).split("\n"); // one row a point: label, name, gloss, split when needed
-}
-
-const words = (scene, i) => {
-  const [label = "", name = "", gloss = ""] = (scene.rows[i] ?? "").split("\t");
-  return { label: label || name || `#${i}`, name, gloss };
-};
-
-function pathToRoot(scene, i) {
-  const path = [];
-  for (let j = i; j >= 0; j = scene.parents[j] ?? -1) path.push(j);
-  return path;
-}
-
-// ---- Painting ------------------------------------------------------------------------------------------
-
-function geodesic(ctx, R, ux, uy, vx, vy) { // canvas origin at the disk's centre, y up is negative
-  ctx.moveTo(R * ux, -R * uy);
-  const length = R * Math.hypot(ux - vx, uy - vy), circle = arc(ux, uy, vx, vy);
-  if (!circle || (length * length) / (8 * R * circle[2]) < 0.3) return ctx.lineTo(R * vx, -R * vy); // sagitta in pixels
+  const length = R * Math.hypot(ux - vx, uy - vy), circle = chart.straight ? null : arc(ux, uy, vx, vy);
+  if (!circle || (length * length) / (8 * R * circle[2]) < 0.3) return ctx.lineTo(R * place[2 * j], -R * place[2 * j + 1]); // sagitta in pixels
   const [cx, cy, r] = circle, from = Math.atan2(-(uy - cy), ux - cx), to = Math.atan2(-(vy - cy), vx - cx);
   const turn = Math.atan2(Math.sin(to - from), Math.cos(to - from));
   ctx.arc(R * cx, -R * cy, R * r, from, to, turn < 0);
 }
 
 function visibleEdges(scene, R, edges, most, shortest) {
-  const o = scene.out, seen = [];
+  const o = scene.out, p = scene.place, seen = [];
   for (const edge of edges) {
     const i = 2 * edge[0], j = 2 * edge[1];
     if (o[i] ** 2 + o[i + 1] ** 2 > 0.975 && o[j] ** 2 + o[j + 1] ** 2 > 0.975) continue; // both ends melt into the rim
-    if (R * (Math.abs(o[i] - o[j]) + Math.abs(o[i + 1] - o[j + 1])) < shortest) continue;
+    if (R * (Math.abs(p[i] - p[j]) + Math.abs(p[i + 1] - p[j + 1])) < shortest) continue;
     if (seen.push(edge) >= most) break;
   }
   return seen;
 }
 
 function paintEdges(ctx, scene, R, edges, alpha) {
-  const o = scene.out, batches = scene.legend.colours.map(() => []);
+  const batches = scene.legend.colours.map(() => []);
   for (const edge of edges) batches[scene.colour[edge[1]]].push(edge); // in the child's colour
   ctx.globalAlpha = alpha * Math.min(1, Math.sqrt(1000 / edges.length)); // many edges, faint edges
   batches.forEach((batch, colour) => {
     ctx.strokeStyle = scene.legend.colours[colour];
     for (let k = 0; k < batch.length; k += 300) { // one path of 80,000 pieces would be far slower than many paths
       ctx.beginPath();
-      for (const [i, j] of batch.slice(k, k + 300)) geodesic(ctx, R, o[2 * i], o[2 * i + 1], o[2 * j], o[2 * j + 1]);
+      for (const [i, j] of batch.slice(k, k + 300)) geodesic(ctx, scene, R, i, j);
       ctx.stroke();
     }
   });
 }
 
-const radius = (scene, i, w2) => scene.dot * (0.9 + (2.2 + 0.35 * Math.log2(scene.weight[i])) * (1 - w2));
+const radius = (scene, i, w2) => scene.dot * (0.9 + (2.2 + 0.35 * Math.log2(scene.weight[i])) * Math.max(0, 1 - w2));
 
-/** Points, heavier first into a grid of `cell` pixels: where thousands share a pixel at the rim one is drawn. */
-function paintPoints(ctx, scene, R, cell, most) {
-  const o = scene.out, side = Math.ceil((2 * R) / cell) + 2, taken = new Uint8Array(side * side);
-  const batches = scene.legend.colours.map(() => []);
+/** Heavier points first into a grid of `cell` pixels: where thousands share a pixel at the rim one is drawn. */
+function thin(scene, R, cell, most) {
+  const o = scene.place, side = Math.ceil((2 * R) / cell) + 2, taken = new Uint8Array(side * side);
   scene.visible.length = 0;
-  for (const i of scene.order) {
-    const at = (((o[2 * i + 1] + 1) * R) / cell | 0) * side + (((o[2 * i] + 1) * R) / cell | 0);
+  for (const i of scene.active) {
+    const x = o[2 * i], y = o[2 * i + 1];
+    if (!(Math.abs(x) <= 1 && Math.abs(y) <= 1) || (scene.unit && x * x + y * y > 1)) continue;
+    const at = (((y + 1) * R) / cell | 0) * side + (((x + 1) * R) / cell | 0);
     if (taken[at]) continue;
     taken[at] = 1;
-    batches[scene.colour[i]].push(i);
     if (scene.visible.push(i) >= most) break;
   }
+}
+
+function paintPoints(ctx, scene, R, small) {
+  const o = scene.out, p = scene.place, batches = scene.legend.colours.map(() => []);
+  for (const i of scene.visible) batches[scene.colour[i]].push(i);
   batches.forEach((batch, colour) => {
     ctx.fillStyle = scene.legend.colours[colour];
     for (let k = batch.length - 1; k >= 0; k--) {
-      const i = batch[k], x = R * o[2 * i], y = -R * o[2 * i + 1];
+      const i = batch[k], x = R * p[2 * i], y = -R * p[2 * i + 1];
       const r = radius(scene, i, o[2 * i] ** 2 + o[2 * i + 1] ** 2);
-      if (r < 1.3 || (most < Infinity && r < 2.5)) ctx.fillRect(x - r, y - r, 2 * r, 2 * r);
+      if (r < 1.3 || (small && r < 2.5)) ctx.fillRect(x - r, y - r, 2 * r, 2 * r);
       else (ctx.beginPath(), ctx.arc(x, y, r, 0, 7), ctx.fill());
     }
   });
@@ -137,7 +93,7 @@ function candidates(scene, count) {
 }
 
 function paintLabels(ctx, scene, R, theme, first) {
-  const boxes = [], o = scene.out;
+  const boxes = [], o = scene.out, p = scene.place;
   const list = [...first, ...candidates(scene, 4 * LABELS).filter((i) => !first.includes(i))];
   ctx.font = theme.font;
   ctx.textBaseline = "middle";
@@ -146,7 +102,7 @@ function paintLabels(ctx, scene, R, theme, first) {
   for (const i of list) {
     if (scene.shown.size >= LABELS) break;
     const text = words(scene, i).label, cut = text.length > 26 ? text.slice(0, 25) + "…" : text;
-    const w = ctx.measureText(cut).width, x = R * o[2 * i], y = -R * o[2 * i + 1];
+    const w = ctx.measureText(cut).width, x = R * p[2 * i], y = -R * p[2 * i + 1];
     const gap = radius(scene, i, o[2 * i] ** 2 + o[2 * i + 1] ** 2) + (first.includes(i) ? 7 : 3); // clear of its ring
     const spots = [[x + gap, y], [x - gap - w, y], [x - w / 2, y - gap - 6], [x - w / 2, y + gap + 6]];
     const spot = spots.find(([left, mid]) => Math.abs(mid) < R - 6 && left > -R && left + w < R &&
@@ -162,30 +118,50 @@ function paintLabels(ctx, scene, R, theme, first) {
   }
 }
 
-function paintScene(ctx, scene, R, theme, budget) {
-  const quick = budget < Infinity;
+/** The edge of the picture: the rim of a disk, the border of the half-plane. */
+function paintRim(ctx, scene, R, theme) {
   ctx.beginPath();
-  ctx.arc(0, 0, R, 0, 7);
-  ctx.fillStyle = theme.ground;
-  ctx.fill();
+  if (scene.chart.round) ctx.arc(0, 0, R, 0, 7);
+  else ctx.rect(-R, -R, 2 * R, 2 * R);
+  if (scene.chart === CHARTS["half-plane"]) (ctx.moveTo(-R, 0.9 * R), ctx.lineTo(R, 0.9 * R));
   ctx.lineWidth = 1;
-  if (!quick) paintEdges(ctx, scene, R, visibleEdges(scene, R, scene.cross, Infinity, 2), 0.15);
-  paintEdges(ctx, scene, R, visibleEdges(scene, R, scene.tree, budget, quick ? 3 : 1), 0.55);
-  ctx.globalAlpha = 1;
-  paintPoints(ctx, scene, R, quick ? 2 : 0.5, 3 * budget);
-  ctx.beginPath();
-  ctx.arc(0, 0, R, 0, 7);
   ctx.globalAlpha = 0.6;
   ctx.strokeStyle = theme.ink;
   ctx.stroke();
   ctx.globalAlpha = 1;
 }
 
+/** Points and at most `budget` edges of the tree. */
+function paintTree(ctx, scene, R, budget) {
+  const quick = budget < Infinity;
+  ctx.lineWidth = 1;
+  if (!quick) paintEdges(ctx, scene, R, visibleEdges(scene, R, scene.cross, Infinity, 2), 0.15);
+  paintEdges(ctx, scene, R, visibleEdges(scene, R, scene.tree, budget, quick ? 3 : 1), 0.55);
+  ctx.globalAlpha = 1;
+  thin(scene, R, quick ? 2 : 0.5, 3 * budget);
+  paintPoints(ctx, scene, R, quick);
+}
+
+/** The painter of canvases. */
+function canvasPainter(canvas) {
+  const ctx = canvas.getContext("2d");
+  return {
+    kind: "canvas",
+    paint(scene, R, theme, budget) {
+      const k = canvas.width / theme.side;
+      ctx.reset();
+      ctx.setTransform(k, 0, 0, k, canvas.width / 2, canvas.width / 2);
+      if (scene.unit) (ctx.beginPath(), ctx.arc(0, 0, R, 0, 7), ctx.clip()); // the flat plane goes on beyond the window
+      paintTree(ctx, scene, R, budget);
+    },
+    end() {},
+  };
+}
+
 function paintPath(ctx, scene, R, theme, i, strong) {
-  const o = scene.out, path = pathToRoot(scene, i);
+  const o = scene.out, p = scene.place, path = pathToRoot(scene, i);
   ctx.beginPath();
-  for (let k = 0; k + 1 < path.length; k++)
-    geodesic(ctx, R, o[2 * path[k]], o[2 * path[k] + 1], o[2 * path[k + 1]], o[2 * path[k + 1] + 1]);
+  for (let k = 0; k + 1 < path.length; k++) geodesic(ctx, scene, R, path[k], path[k + 1]);
   for (const [colour, width] of [[theme.ground, 6], [theme.ink, strong ? 2.5 : 1.5]]) { // ink: no category has it
     ctx.strokeStyle = colour;
     ctx.lineWidth = width;
@@ -195,7 +171,28 @@ function paintPath(ctx, scene, R, theme, i, strong) {
   for (const j of path) {
     const x = o[2 * j], y = o[2 * j + 1], r = radius(scene, j, x * x + y * y) + (j === i ? 3 : 1);
     ctx.beginPath();
-    ctx.arc(R * x, -R * y, r, 0, 7);
+    ctx.arc(R * p[2 * j], -R * p[2 * j + 1], r, 0, 7);
     ctx.stroke();
   }
+}
+
+/** The lasso on its way, and a ring about each point that it has caught. */
+function paintLasso(ctx, scene, R, theme, polygon) {
+  const p = scene.place;
+  ctx.strokeStyle = theme.ink;
+  ctx.lineWidth = 1;
+  ctx.beginPath();
+  for (const i of scene.lassoed.slice(0, 3000)) {
+    const x = R * p[2 * i], y = -R * p[2 * i + 1];
+    ctx.moveTo(x + 4, y);
+    ctx.arc(x, y, 4, 0, 7);
+  }
+  ctx.stroke();
+  if (!polygon) return;
+  ctx.setLineDash([5, 4]);
+  ctx.beginPath();
+  for (const [x, y] of polygon) ctx.lineTo(R * x, -R * y);
+  ctx.closePath();
+  ctx.stroke();
+  ctx.setLineDash([]);
 }
