@@ -130,7 +130,8 @@ def test_the_page_holds_everything_and_fetches_nothing(tmp_path):
     path = view.to_html(tmp_path / "sub" / "disk.html", title="Dogs & <cats>")
     page = path.read_text("utf-8")
     assert "<title>Dogs &amp; &lt;cats&gt;</title>" in page
-    assert not re.search(r"https?://|\bimport\s*[({'\"]|\bfetch\(", page)
+    named = page.replace("http://www.w3.org/2000/svg", "")  # the name of a format, which nobody fetches
+    assert not re.search(r"https?://|\bimport\s*[({'\"]|\bfetch\(", named)
     assert page.count("</script>") == 2
     state = json.loads(re.search(r'id="state">(.*?)</script>', page, re.S)[1])
     assert base64.b64decode(state["_xy"]["base64"]) == POINTS.tobytes()
@@ -151,3 +152,34 @@ def test_the_palette_is_the_figures_palette():
 def test_points_that_are_no_numbers_are_refused():
     with pytest.raises(ManifoldError, match="array of numbers"):
         DiskView([["a", "b"]])
+
+
+def test_a_flat_view_takes_any_finite_points_and_no_others():
+    view = DiskView(POINTS * 40, space="flat", center=[30.0, 2.0])
+    assert view._unit > 0 and view.center == [30.0, 2.0]
+    with pytest.raises(ManifoldError, match="finite"):
+        DiskView(POINTS * np.nan, space="flat")
+    with pytest.raises(DataError, match="'euclid'"):
+        DiskView(POINTS, space="euclid")
+
+
+def test_nearest_points_are_those_of_all_dimensions_in_the_kernel_and_in_a_page(tmp_path):
+    rows = {0: ([2, 1], [0.5, 0.75]), 1: ([0, 2], [0.75, 1.0]), 2: ([0, 1], [0.5, 1.0])}
+    view = DiskView(POINTS, near=rows.get, metric="in 3 dimensions")
+    view.selected = 1
+    assert view._near == {"of": 1, "near": [[0, 0.75], [2, 1.0]]}
+    page = view.to_html(tmp_path / "disk.html").read_text("utf-8")
+    state = json.loads(re.search(r'id="state">(.*?)</script>', page, re.S)[1])
+    table = np.frombuffer(base64.b64decode(state["_table"]["base64"]), "<u4").reshape(-1, 2)
+    assert table.tolist() == [rows[i][0] for i in range(3)] and state["_table_width"] == 2
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"lassoed": [0, 3]}, {"subtree": 7}, {"curvature": 0.0}, {"curvature": float("nan")}]
+)
+def test_traits_that_do_not_fit_the_view_are_refused(wrong):
+    with pytest.raises((DataError, ManifoldError), match=next(iter(wrong))):
+        DiskView(POINTS, **wrong)
+    view = DiskView(POINTS)
+    with pytest.raises((DataError, ManifoldError), match=next(iter(wrong))):
+        [setattr(view, name, value) for name, value in wrong.items()]

@@ -72,3 +72,16 @@ def test_a_file_is_opened_with_its_tree(tmp_path):
 def test_wordnet_needs_no_file():
     view, told = opened()
     assert view.points.shape == (82115, 2) and "82,115" in told
+
+
+def test_the_nearest_are_those_of_the_space_itself(tmp_path):
+    rng = np.random.default_rng(3)
+    x = 0.5 * rng.normal(size=(40, 5)) / 5**0.5
+    np.save(tmp_path / "x.npy", x)
+    view, _ = opened(tmp_path / "x.npy", space="poincare", c=1.0)
+    view.selected = 7
+    gap = np.square(x - x[7]).sum(1) / ((1 - np.square(x).sum(1)) * (1 - np.square(x[7]).sum()))
+    expected = np.argsort(gap)[1:9]
+    assert [i for i, _ in view._near["near"]] == expected.tolist()
+    np.testing.assert_allclose([d for _, d in view._near["near"]], 2 * np.arcsinh(np.sqrt(gap[expected])))
+    assert view.metric == "in 5 dimensions"

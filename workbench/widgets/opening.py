@@ -15,7 +15,7 @@ from workbench.manifolds import make
 from workbench.manifolds.planar import plane_of
 from workbench.models.poincare_embedding import PoincareEmbedding
 from workbench.widgets.colours import levels
-from workbench.widgets.disk import DiskView
+from workbench.widgets.disk import DiskView, Near
 
 FAR = 3.0  # radius within which 99 % of flat points are drawn
 NEAREST = 10
@@ -40,7 +40,26 @@ def opened(path: str | Path = "wordnet", *, size: int = 640, **options: Any) -> 
             parents[child] = parent
         color, title = levels(parents).astype(float), "depth"
     about = dict(labels=found.labels, parents=parents, color=color, color_title=title, size=size)
+    dim = found.points.shape[1] - (found.space == "lorentz")
+    if dim > 2 or found.space == "euclidean":
+        about |= dict(
+            near=_nearest(found), metric=f"in {dim} {'flat ' * (found.space == 'euclidean')}dimensions"
+        )
     return DiskView(points, edges=found.edges, **about), f"{found.name}: {len(points):,} points, {told}"
+
+
+def _nearest(found: Embedding) -> Near:
+    """Who is nearest in the embedding's own space, whatever its shadow on the disk says."""
+    manifold = make("euclidean") if found.space == "euclidean" else make(found.space, c=found.c)
+    x = torch.from_numpy(found.points)
+
+    def near(i: int) -> tuple[list[int], list[float]]:
+        gaps = manifold.dist(x[i : i + 1], x)
+        gaps[i] = torch.inf
+        found = gaps.topk(min(NEAREST, len(x) - 1), largest=False)
+        return found.indices.tolist(), found.values.tolist()
+
+    return near
 
 
 def _radius(found: Embedding) -> Float[np.ndarray, " n"]:

@@ -1,15 +1,16 @@
 // Pictures on a canvas: level of detail, edges, points, labels; also the fallback where there is no WebGL2.
 
-const STEPS = 12; // pieces of a geodesic where the chart has no arc for it
+const STEPS = 16; // pieces of a geodesic where the chart has no arc for it
 
 /** From u to v, points of the disk; the canvas has its origin in the middle of the panel, y up is negative. */
 function geodesic(ctx, scene, R, i, j) {
   const { out: o, place, chart } = scene, [ux, uy, vx, vy] = [o[2 * i], o[2 * i + 1], o[2 * j], o[2 * j + 1]];
   ctx.moveTo(R * place[2 * i], -R * place[2 * i + 1]);
   if (!chart.straight && place !== o) {
-    const back = inverse(translation(ux, uy)), [x, y] = apply(translation(ux, uy), vx, vy), r = Math.hypot(x, y), d = Math.atanh(Math.min(r, 1 - 1e-16));
+    const a = CHARTS.klein.to(ux, uy), b = CHARTS.klein.to(vx, vy); // a geodesic is a chord of the Klein disk
     for (let k = 1; k < STEPS; k++) {
-      const s = Math.tanh((d * k) / STEPS) / (r || 1), [px, py] = chart.to(...apply(back, s * x, s * y));
+      const t = 0.5 - 0.5 * Math.cos((Math.PI * k) / STEPS); // closer steps where the rim bends it most
+      const [px, py] = chart.to(...CHARTS.klein.from(a[0] + t * (b[0] - a[0]), a[1] + t * (b[1] - a[1])));
       ctx.lineTo(R * px, -R * py);
     }
     return ctx.lineTo(R * place[2 * j], -R * place[2 * j + 1]);

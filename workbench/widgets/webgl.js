@@ -25,13 +25,9 @@ in vec4 ends; in float colour; in float t; out vec3 ink; out vec2 disk;
 uniform int bent;
 void main() {
   vec2 u = ends.xy, v = ends.zw, w = mix(u, v, t);
-  if (bent == 1) { // on the geodesic: carry u to the middle, go the way, come back
-    vec2 d = v - u, q = vec2(1.0 - dot(u, v), u.y * v.x - u.x * v.y); // 1 - conj(u) v
-    vec2 z = vec2(d.x * q.x + d.y * q.y, d.y * q.x - d.x * q.y) / dot(q, q);
-    float r = min(length(z), 0.9999999), s = tanh(t * atanh(r)) / max(r, 1e-9);
-    z *= s;
-    vec2 n = z + u, m = vec2(1.0 + dot(u, z), u.x * z.y - u.y * z.x); // 1 + conj(u) z
-    w = vec2(n.x * m.x + n.y * m.y, n.y * m.x - n.x * m.y) / dot(m, m);
+  if (bent == 1) { // a geodesic is a chord of the Klein disk; closer steps where the rim bends it most
+    vec2 a = 2.0 * u / (1.0 + dot(u, u)), b = 2.0 * v / (1.0 + dot(v, v)), k = mix(a, b, 0.5 - 0.5 * cos(3.14159265 * t));
+    w = k / (1.0 + sqrt(max(1.0 - dot(k, k), 0.0)));
   }
   disk = w;
   ink = palette[int(colour)];
