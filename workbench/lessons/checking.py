@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module, metadata
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -72,9 +73,11 @@ _tries: Counter[str] = Counter()
 
 @cache
 def exercises() -> dict[str, Exercise]:
-    """All exercises by name, "1.1" to "5.4": lesson, then exercise."""
+    """All exercises by name, "1.1" to "5.4": lesson, then exercise. A lesson without exercises has no module."""
     found = {}
     for lesson, module in enumerate(MODULES, 1):
+        if find_spec(f"workbench.lessons.{module}") is None:
+            continue
         of_lesson = import_module(f"workbench.lessons.{module}").EXERCISES
         found |= {f"{lesson}.{k}": exercise for k, exercise in enumerate(of_lesson, 1)}
     return found
