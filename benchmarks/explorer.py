@@ -1,10 +1,10 @@
 """Frames a second while a disk of WordNet's nouns is dragged: DiskView and plotly, in one browser.
 
-Run with `python benchmarks/explorer.py [--points 5000 20000 82115] [--seconds 4]`. Chromium opens a page and the mouse
-drags without pause; a frame counts when the picture has been painted anew, with everything moved by an isometry.
-plotly's scatter (WebGL, points without edges) is moved inside the page, which is kinder to it than a FigureWidget, whose
-points come by way of the kernel. jupyter-scatter has no isometries: nothing to compare. There are at most as many
-frames as moves of the mouse. Without a graphics card WebGL is computed by the processor; the first line says so.
+Run with `python benchmarks/explorer.py [--points 5000 20000 82115] [--seconds 4]`. Chromium opens a page and the
+mouse drags without pause; a frame counts when the picture has been painted anew, all of it moved by an isometry.
+plotly's scatter (WebGL, points without edges) is moved inside the page, which is kinder to it than a FigureWidget,
+whose points come by way of the kernel. jupyter-scatter has no isometries: nothing to compare. There are at most as
+many frames as moves of the mouse. Without a graphics card WebGL is computed by the processor; the first line says so.
 """
 
 from __future__ import annotations
