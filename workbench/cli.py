@@ -277,6 +277,28 @@ def _sheet(file: str, about: dict[str, Any]) -> Path:
     return path
 
 
+lessons = typer.Typer(
+    help="The course: what a workshop needs, from the lessons' notebooks.", no_args_is_help=True
+)
+app.add_typer(lessons, name="lessons")
+
+
+@lessons.command(epilog="Example: workbench lessons build --only 2")
+def build(
+    folder: Annotated[Path | None, typer.Argument(help="Where to write; default build/lessons.")] = None,
+    only: Annotated[list[int] | None, typer.Option(help="Number of a lesson; may be repeated.")] = None,
+    run: Annotated[bool, typer.Option(help="Execute the lessons first, which takes minutes.")] = True,
+) -> None:
+    """Write notebooks to fill in and solved ones, pages, slides, the instructor guide and an index of it all."""
+    from workbench.lessons.build import build as build_lessons
+
+    built = build_lessons(folder, only or (), run=run)
+    for problem in built.problems:
+        console.print(f"[yellow]![/] {_plain(problem)}", soft_wrap=True)
+    console.print(f"[green]✓[/] {_relative(built.index.resolve())}")
+    raise typer.Exit(1 if built.problems and run else 0)
+
+
 RAW = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
