@@ -87,7 +87,8 @@ def test_help_and_version_come_without_waiting_for_torch(workbench):
 
 
 @pytest.mark.parametrize(
-    "command", ["doctor", "figures", "explore", "lab", "bench", "data list", "data get", "data info"]
+    "command",
+    ["doctor", "figures", "explore", "lab", "bench", "data list", "data get", "data info", "lessons build"],
 )
 def test_each_command_explains_itself_with_an_example(command):
     from typer.testing import CliRunner

@@ -291,8 +291,10 @@ def build(
 ) -> None:
     """Write notebooks to fill in and solved ones, pages, slides, the instructor guide and an index of it all."""
     from workbench.lessons.build import build as build_lessons
+    from workbench.runs.live import Watcher
 
-    built = build_lessons(folder, only or (), run=run)
+    with Watcher(console) as watcher:
+        built = build_lessons(folder, only or (), run=run, watch=watcher)
     for problem in built.problems:
         console.print(f"[yellow]![/] {_plain(problem)}", soft_wrap=True)
     console.print(f"[green]✓[/] {_relative(built.index.resolve())}")

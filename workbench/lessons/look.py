@@ -47,7 +47,7 @@ summary { cursor: pointer; font-weight: 600; }
 
 SLIDE_STYLE = """
 html { scroll-snap-type: y mandatory; }
-body { font-size: clamp(17px, 1.1vw + 1.7vh, 52px); line-height: 1.4; }
+body { font-size: clamp(17px, 1.3vw + 2.1vh, 60px); line-height: 1.4; }
 section { height: 100vh; height: 100dvh; padding: 1.1em 1.6em 1.7em; position: relative; scroll-snap-align: start;
   scroll-snap-stop: always; display: flex; flex-direction: column; justify-content: center; overflow: hidden; }
 section > small { position: absolute; bottom: .6em; right: 1.6em; color: var(--soft); font-size: .55em; }
@@ -55,13 +55,13 @@ section > .of { color: var(--soft); font-size: .65em; margin: 0 0 .6em; }
 section.shown { justify-content: flex-start; }
 section.shown figure { flex: 1; min-height: 0; margin: 0; display: flex; flex-direction: column; gap: .35em; }
 section.shown .plot { flex: 1; min-height: 0; }
-section.shown figcaption { font-size: .6em; }
-section.shown .verdict { font-size: .68em; font-weight: 600; margin: 0; }
+section.shown figcaption { font-size: .5em; }
+section.shown .verdict { font-size: .62em; font-weight: 600; margin: 0; max-width: none; }
 section.predict { background: var(--predict); } section.ask { background: var(--ask); }
 section.predict blockquote { margin: 0; } blockquote { margin: 0; }
 h1 { font-size: 2em; line-height: 1.15; margin: 0 0 .5em; }
 h2 { font-size: 1.6em; line-height: 1.2; margin: 0 0 .5em; }
-p { margin: .45em 0; max-width: 48em; } li { margin: .3em 0; }
+p { margin: .45em 0; max-width: 52em; } li { margin: .3em 0; }
 code { font-family: ui-monospace, "DejaVu Sans Mono", monospace; font-size: .88em; }
 table { border-collapse: collapse; } th, td { text-align: left; padding: .2em .8em .2em 0; vertical-align: top; }
 @media (max-width: 40rem), (max-height: 24rem) {
@@ -81,8 +81,9 @@ function fit(holder) {
   const across = holder.clientWidth / width;
   const scale = free ? Math.min(1, across) : Math.min(across, holder.clientHeight / height);
   if (free) holder.style.height = `${height * scale}px`; else holder.style.removeProperty("height");
-  const shift = Math.max(0, (holder.clientWidth - width * scale) / 2);
-  box.style.transform = `translateX(${bounded ? shift : 0}px) scale(${scale})`;
+  const x = bounded ? (holder.clientWidth - width * scale) / 2 : 0;
+  const y = free ? 0 : (holder.clientHeight - height * scale) / 2;
+  box.style.transform = `translate(${x}px, ${y}px) scale(${scale})`;
 }
 function draw(holder) {
   if (holder.dataset.drawn) return;
@@ -90,7 +91,9 @@ function draw(holder) {
   const box = holder.firstElementChild, { data, layout } = JSON.parse(holder.lastElementChild.textContent);
   if (!window.Plotly) { box.textContent = "The figure needs plotly.min.js in the folder above this page."; return; }
   const { width, height } = holder.dataset;
-  Plotly.newPlot(box, data, { ...layout, width: +width, height: +height }, { displaylogo: false });
+  box.style.transform = "none"; // tables measure themselves
+  Plotly.newPlot(box, data, { ...layout, width: +width, height: +height }, { displaylogo: false })
+    .then(() => fit(holder));
 }
 const near = new IntersectionObserver((found) => found.forEach((f) => f.isIntersecting && draw(f.target)),
   { rootMargin: "600px" });
@@ -101,6 +104,9 @@ addEventListener("beforeprint", () => holders.forEach(draw));
 
 SLIDES = """
 const slides = [...document.querySelectorAll("section")];
+for (const formula of document.querySelectorAll("math[display=block]"))
+  for (let size = 1; formula.scrollWidth > formula.clientWidth && size > 0.45; size -= 0.05)
+    formula.style.fontSize = `${size}em`;
 for (const slide of slides) // a slide that says too much is set smaller
   for (let size = 1; slide.scrollHeight > slide.clientHeight + 1 && size > 0.45; size -= 0.05)
     slide.style.fontSize = `${size}em`;

@@ -1,8 +1,9 @@
 """Slides of an executed lesson, by a rule:
 
-a title with what one will be able to do; a slide for each heading, with the first paragraph or list below it and the
-formula that follows; each predict-first prompt; each figure with its caption and its verdict; each exercise; and last
-what the exercises taught. Code, and the rest of the prose, stay in the lesson.
+a title with what one will be able to do; the opening paragraph; a slide for each heading, with the first paragraph or
+list below it and the formula or list that it announces (a heading without text gets none: it stands above what
+follows); each predict-first prompt; each figure with its caption and its verdict; each exercise; and last what the
+exercises taught. Code, and the rest of the prose, stay in the lesson.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def _frames(lesson: Lesson, markdown: Markdown) -> Iterator[tuple[str, str]]:
     skipped = {i for one in lesson.asked for i in (one.blank, one.solution, *one.explained)}
     section = ""
     for i, cell in enumerate(lesson.cells):
-        if i in skipped or i == 0 or cell["cell_type"] not in ("code", "markdown"):
+        if i in skipped or cell["cell_type"] not in ("code", "markdown"):
             continue
         if i in asked:
             yield "ask", markdown(notebook.source(cell))
@@ -57,17 +58,22 @@ def _frames(lesson: Lesson, markdown: Markdown) -> Iterator[tuple[str, str]]:
         else:
             for kind, text in told(notebook.source(cell)):
                 section = _heading(text, section)
-                yield kind, (_of(section) if kind == "predict" else "") + markdown(text)
+                opening, (_, _, rest) = text.startswith("# "), text.partition("\n\n")
+                if kind == "predict":
+                    yield kind, _of(section) + markdown(text)
+                elif rest:
+                    yield kind, markdown(rest if opening else text)
 
 
 def _of(section: str) -> str:
-    text = Markdown({})(section).strip().removeprefix("<p>").removesuffix("</p>")
+    as_heading = Markdown({})(f"### {section}")  # where "1." begins no list
+    text = re.sub(r"</?h3.*?>", "", as_heading).strip()
     return f'<p class="of">{text}</p>' if section else ""
 
 
 def _heading(text: str, before: str) -> str:
     match = re.match(r"#+ (.+)", text)
-    return match[1] if match else before
+    return match[1] if match and not text.startswith("# ") else before
 
 
 def _figure(out: Mapping[str, Any]) -> str:
@@ -79,14 +85,15 @@ def _figure(out: Mapping[str, Any]) -> str:
 
 def told(text: str) -> Iterator[tuple[str, str]]:
     """What of a markdown cell is said on slides: ("said" or "predict", markdown) for each."""
-    blocks = blocks_of(text)
+    blocks = [block for block in blocks_of(text) if not block.startswith("|")]
     for at, block in enumerate(blocks):
         if block.startswith(">") and "Predict first" in block:
             yield "predict", block
         if block.startswith("#"):
             said, rest = [block], blocks[at + 1 : at + 3]
-            if rest and not rest[0].startswith(("#", ">", "|", "```")):
-                said += rest[: 1 + (len(rest) > 1 and rest[1].startswith("$$"))]
+            if rest and not rest[0].startswith(("#", ">", "```")):
+                more = len(rest) > 1 and (rest[1].startswith("$$") or rest[0].endswith(":"))
+                said += rest[: 1 + more]
             yield "said", "\n\n".join(said)
 
 
