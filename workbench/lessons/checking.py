@@ -8,6 +8,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module, metadata
@@ -140,7 +141,7 @@ def function(answer: Any, oracle: Callable, inputs: list[tuple], what: str, rtol
     if not callable(answer):
         return f"Expected a function ({what}), but a {type(answer).__name__} came."
     for given in inputs:
-        got, expected = np.asarray(answer(*given)), np.asarray(oracle(*given))
+        got, expected = np.asarray(answer(*deepcopy(given))), np.asarray(oracle(*given))
         if got.shape != expected.shape:
             return f"For {_told(given)} it returns shape {got.shape}, not {expected.shape}."
         if not np.allclose(got, expected, rtol=rtol, atol=1e-9):
