@@ -55,3 +55,25 @@ def test_a_cache_that_cannot_be_written_is_bad_and_one_that_can_be_made_is_ok(tm
     assert doctor.cache().state == "ok" and not (tmp_path / "not").exists()
     monkeypatch.setattr(doctor.tempfile, "TemporaryFile", refuse)
     assert doctor.cache().state == "bad" and "WORKBENCH_DATA" in doctor.cache().advice
+
+
+@pytest.mark.slow
+def test_a_classroom_is_told_what_each_laptop_can_do():
+    findings = {f.what: f for f in doctor.examine(classroom=True)}
+    assert findings["a first cell"].state == findings["views"].state == "ok"
+    assert "82,115" in findings["views"].found
+    assert {"graphics", "memory", "disk", "speed"} <= set(findings)
+    assert all(f.state != "bad" for f in findings.values()), [
+        f for f in findings.values() if f.state == "bad"
+    ]
+
+
+def test_little_memory_and_no_browser_are_notes(monkeypatch):
+    import psutil
+
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2**30))
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: SimpleNamespace(free=2**28))
+    monkeypatch.setenv("BROWSER_PATH", "/nonexistent")
+    monkeypatch.setattr(doctor.shutil, "which", lambda _: None)
+    for finding in (doctor.memory(), doctor.disk(), doctor.graphics()):
+        assert finding.state == "note" and finding.advice

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -50,6 +51,17 @@ def test_conda_and_pip_ask_for_the_same_packages_in_the_same_versions(project, e
     assert set(pip) - set(conda) == PIP_ONLY
     assert set(conda) - set(pip) == {"python", "pip", "cxx-compiler"}
     assert {name: conda[name] for name in conda if name in pip} == {n: pip[n] for n in pip if n in conda}
+
+
+def test_binder_has_the_lessons_environment_and_nothing_of_other_versions(project, environment):
+    binder = yaml.safe_load((ROOT / "binder" / "environment.yml").read_text())
+    mine, whole = conda_requirements(binder), conda_requirements(environment)
+    assert set(whole) - set(mine) == {"cxx-compiler", "umap-learn", "kaleido"}
+    assert mine == {name: whole[name] for name in mine} and binder["channels"] == environment["channels"]
+    pip = requirements(project["dependencies"])
+    assert requirements(binder["dependencies"][-1]["pip"]) == {name: pip[name] for name in PIP_ONLY}
+    built = ROOT / "binder" / "postBuild"
+    assert os.access(built, os.X_OK) and "--no-deps -e ." in built.read_text()
 
 
 def test_the_conda_environment_takes_one_channel_and_installs_the_checkout_last(environment):

@@ -64,11 +64,15 @@ def about(
 
 
 @app.command(epilog="Example: workbench doctor")
-def doctor() -> None:
+def doctor(
+    classroom: Annotated[
+        bool, typer.Option("--classroom", help="Also what a workshop needs of a laptop; half a minute.")
+    ] = False,
+) -> None:
     """Look at this machine: versions, GPU, browser, widgets, data. Ends in one line."""
     from workbench.doctor import examine
 
-    findings = examine()
+    findings = examine(classroom)
     colour = {"ok": "green", "note": "yellow", "bad": "red"}
     for finding in findings:
         mark = {"ok": "✓", "note": "·", "bad": "✗"}[finding.state]

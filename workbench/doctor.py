@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -24,10 +26,14 @@ class Finding:
     advice: str = ""
 
 
-def examine() -> list[Finding]:
-    """Every check in turn; a check that itself breaks is a bad finding, not a crash."""
+def examine(classroom: bool = False) -> list[Finding]:
+    """Every check in turn; a check that itself breaks is a bad finding, not a crash.
+
+    classroom: also what the leader of a workshop wants to know of each laptop the day before; takes half a minute.
+    """
     findings = []
-    for check in (python, packages, torch_device, compiler, browser, widgets, kernel, assets, cache, figures):
+    checks = (python, packages, torch_device, compiler, browser, widgets, kernel, assets, cache, figures)
+    for check in (*checks, kernel_runs, view, graphics, memory, disk, speed) if classroom else checks:
         try:
             findings.append(check())
         except Exception as e:
@@ -152,6 +158,99 @@ def figures() -> Finding:
     except FileNotFoundError:
         return Finding("checkout", "note", "not inside a checkout", "`workbench figures` runs inside one")
     return _writable("checkout", folder, "figures cannot be written there")
+
+
+# -- the day before a workshop ------------------------------------------------------------------------
+
+
+def kernel_runs() -> Finding:
+    """Does a kernel start, and does a cell come back?"""
+    from jupyter_client.manager import start_new_kernel
+
+    begun = time.perf_counter()
+    manager, client = start_new_kernel(kernel_name="python3", startup_timeout=60)
+    try:
+        reply = client.execute_interactive("import workbench", timeout=60, output_hook=lambda _: None)
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    seconds = f"a first cell comes back after {time.perf_counter() - begun:.0f} s"
+    if reply["content"]["status"] != "ok":
+        return Finding("a first cell", "bad", f"it stops with {reply['content'].get('ename')}", INSTALL)
+    return Finding("a first cell", "ok", seconds)
+
+
+def view() -> Finding:
+    """Can the disk be made and written as a page, without a network?"""
+    from workbench.data import wordnet
+    from workbench.models import PoincareEmbedding
+    from workbench.widgets import DiskView
+
+    begun = time.perf_counter()
+    nouns, table = wordnet.nouns(), PoincareEmbedding.pretrained("wordnet-2d")
+    with tempfile.TemporaryDirectory() as folder:
+        size = DiskView.of(nouns, table.points).to_html(Path(folder) / "nouns.html").stat().st_size
+    seconds = time.perf_counter() - begun
+    return Finding("views", "ok", f"{len(nouns):,} nouns as a page of {size / 1e6:.0f} MB in {seconds:.0f} s")
+
+
+def graphics() -> Finding:
+    """WebGL2 in the browser that was found: large views are smoother with it."""
+    from workbench.plots import find_browser
+
+    program = find_browser()
+    if program is None:
+        return Finding(
+            "graphics", "note", "not tried: no Chrome or Chromium was found", "any browser will do"
+        )
+    script = "document.title = document.createElement('canvas').getContext('webgl2') ? 'yes' : 'no'"
+    with tempfile.TemporaryDirectory() as folder:
+        page = Path(folder) / "try.html"
+        page.write_text(f"<!doctype html><title>?</title><script>{script}</script>", encoding="utf-8")
+        flags = ["--headless", "--no-sandbox", "--disable-dev-shm-usage", f"--user-data-dir={folder}/profile"]
+        done = subprocess.run(
+            [str(program), *flags, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=60
+        )
+    if "<title>yes</title>" in done.stdout:
+        return Finding("graphics", "ok", "WebGL2")
+    return Finding("graphics", "note", "no WebGL2", "views are drawn on a canvas instead, which does")
+
+
+def memory() -> Finding:
+    import psutil
+
+    free = psutil.virtual_memory().available / 2**30
+    if free < 2:
+        return Finding("memory", "note", f"{free:.1f} GiB free", "close other programs: lessons want 2 GiB")
+    return Finding("memory", "ok", f"{free:.0f} GiB free")
+
+
+def disk() -> Finding:
+    from workbench.paths import cache_dir
+
+    there = next(p for p in [cache_dir(), *cache_dir().parents] if p.exists())
+    free = shutil.disk_usage(there).free / 2**30
+    if free < 1:
+        return Finding("disk", "note", f"{free:.1f} GiB free", "lessons want 1 GiB for what they write")
+    return Finding("disk", "ok", f"{free:.0f} GiB free")
+
+
+def speed() -> Finding:
+    """Ten passes of lesson 4's training, the longest cell of the course; there it makes 300."""
+    from workbench.data import wordnet
+    from workbench.manifolds import PoincareBall
+    from workbench.models import EmbeddingConfig
+    from workbench.training.embedding import EmbeddingTrainer
+
+    h = wordnet.mammals()
+    trainer = EmbeddingTrainer(h, PoincareBall(), EmbeddingConfig.for_size(len(h), dim=2))
+    trainer.run_epoch()  # the first one warms up
+    begun = time.perf_counter()
+    [trainer.run_epoch() for _ in range(10)]
+    seconds = 30 * (time.perf_counter() - begun)
+    if seconds > 90:
+        return Finding("speed", "note", f"the longest cell takes about {seconds:.0f} s", "plan for waiting")
+    return Finding("speed", "ok", f"the longest cell of the lessons takes about {seconds:.0f} s")
 
 
 def _writable(what: str, folder: Path, advice: str) -> Finding:
