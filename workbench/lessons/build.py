@@ -154,7 +154,7 @@ def _keep(lesson: Lesson, content: dict[str, Any], figures: Path, folder: Path) 
             about = plan.read_record(figures / figure) or {}
             last.get("metadata", {})["workbench"] = {k: about.get(k, "") for k in ("caption", "verdict")}
     machine = about.get("machine", {})
-    where = f" on {machine['device']}, {machine['threads']} threads" if machine else ""
+    where = f" on {machine['device']}, threads: {machine['threads']}" if machine else ""
     told = f"Run with the quick profile{where}: {total:.0f} seconds in its cells."
     content["metadata"] = {k: v for k, v in content["metadata"].items() if k != "papermill"}
     content["metadata"]["workbench"] = {"told": told}

@@ -66,7 +66,10 @@ def _times(lesson: Lesson) -> str:
         total = f"{sum(measured):.1f}" if measured else ""
         rows.append(f"| {title or 'Beginning'} | {len(cells)} | {each} | {total} |")
     table = "| Section | Code cells | Seconds of each | Together |\n|---|---|---|---|\n" + "\n".join(rows)
-    return f"### Sections and their times\n\n{about.get('told', 'This lesson was not run.')}\n\n{table}"
+    told = about.get("told", "This lesson was not run.")
+    if about:  # the runner's pictures need a browser, which a session does without
+        told += " The cell that records the first figure also waited for the browser that takes pictures."
+    return f"### Sections and their times\n\n{told}\n\n{table}"
 
 
 def as_page(text: str) -> str:
