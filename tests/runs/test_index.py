@@ -63,3 +63,14 @@ def test_an_empty_manifest_still_makes_a_page(repo):
     (repo / "figures" / "manifest.yaml").write_text("")
     page = index.write_index(manifest.load(repo / "figures" / "manifest.yaml"))
     assert "lists no figures yet" in page.read_text()
+
+
+def test_notebooks_stand_in_reading_order_and_can_be_filtered(listing, no_browser):
+    made(listing, "dots")
+    page = index.write_index(listing).read_text()
+    assert 'id="filter"' in page and page.index("<nav>") < page.index("<section")
+    committed = manifest.load().entries.values()
+    titles = ("First", "Lessons", "Explore", "Systems", "Sweeps")
+    found = {titles[index._group(e)]: e.notebook for e in committed}
+    assert set(found) == set(titles) and found["First"] == "notebooks/00_start_here.ipynb"
+    assert all(f"/{title.lower()}/" in found[title] for title in titles[1:])

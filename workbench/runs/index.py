@@ -20,8 +20,10 @@ def write_index(manifest: Manifest, figures: Path | None = None) -> Path:
     interactive pages and missing pictures, drawn from `figure.json`. Returns the page."""
     figures = figures or manifest.root / "figures"
     complete(manifest, figures)
-    sections = "\n".join(_run(entry, figures) for entry in manifest.entries.values())
-    page = PAGE.format(style=STYLE, body=sections or "<p>The manifest lists no figures yet.</p>")
+    entries = sorted(manifest.entries.values(), key=lambda e: (_group(e), e.notebook))
+    sections = "\n".join(_run(entry, figures) for entry in entries)
+    body = f"{_contents(entries)}{sections}" if entries else "<p>The manifest lists no figures yet.</p>"
+    page = PAGE.format(style=STYLE, body=body, script=SCRIPT)
     path = figures / "index.html"
     with atomic_write(path) as f:
         f.write(page)
@@ -67,6 +69,23 @@ def _run(entry: Entry, figures: Path) -> str:
         f'<section id="{entry.id}"><h2>{html.escape(entry.title)}</h2>'
         f'<p class="from"><a href="../{notebook}">{notebook}</a></p>{"".join(cards)}</section>'
     )
+
+
+def _group(entry: Entry) -> int:
+    """Where a notebook's folder stands in reading order; those of no folder come first."""
+    folder = next(iter(entry.notebook.split("/")[1:-1]), "")
+    return FOLDERS.index(folder) if folder in FOLDERS else len(FOLDERS)
+
+
+def _contents(entries: list[Entry]) -> str:
+    """A box that filters the figures, and links to the notebooks, a line for each folder."""
+    lines = []
+    for group, title in enumerate((*TITLES, "Others")):
+        of = [f'<a href="#{e.id}">{html.escape(e.title)}</a>' for e in entries if _group(e) == group]
+        lines += [f"<p><strong>{title}</strong> {' · '.join(of)}</p>"] if of else []
+    told = 'placeholder="filter figures…" aria-label="show only figures with these words"'
+    box = f'<input type="search" id="filter" {told}>'
+    return f'<nav>{"".join(lines)}<p>{box} <span id="count" role="status"></span></p></nav>'
 
 
 def _missing(figure: str, entry: Entry) -> str:
@@ -130,6 +149,28 @@ def _short(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+FOLDERS = ("", "lessons", "explore", "systems", "sweeps")
+TITLES = ("First", "Lessons", "Explore", "Systems", "Sweeps")
+SCRIPT = """
+const box = document.getElementById("filter"), count = document.getElementById("count");
+if (box) box.oninput = () => {
+  const words = box.value.toLowerCase().split(/\\s+/);
+  let shown = 0;
+  for (const section of document.querySelectorAll("section")) {
+    const title = section.querySelector("h2").textContent.toLowerCase();
+    let some = false;
+    for (const card of section.querySelectorAll("article")) {
+      const text = title + card.textContent.toLowerCase();
+      card.hidden = !words.every((word) => text.includes(word));
+      some ||= !card.hidden;
+      shown += !card.hidden;
+    }
+    section.hidden = !some;
+  }
+  count.textContent = box.value ? `${shown} figures` : "";
+};
+"""
+
 STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --soft: #5b6570; --paper: #fff; --card: #f6f7f9; --line:
 #d9dde2; } @media (prefers-color-scheme: dark) {
@@ -149,6 +190,11 @@ border-style: dashed; } a { color: inherit; } table { border-collapse: collapse;
 solid var(--line);
   overflow-wrap: anywhere; } th { font-weight: 500; width: 30%; overflow-wrap: break-word; }
 summary { cursor: pointer; margin: .35rem 0; }
+[hidden] { display: none !important; }
+nav { font-size: .9rem; border-bottom: 1px solid var(--line); } nav p { margin: .4rem 0; }
+nav strong { display: inline-block; min-width: 5rem; }
+#filter { font: inherit; color: inherit; background: var(--card); border: 1px solid var(--line);
+  border-radius: 6px; padding: .3rem .6rem; width: min(100%, 20rem); }
 """
 
 PAGE = """<!doctype html>
@@ -164,6 +210,7 @@ PAGE = """<!doctype html>
 <p>What the notebooks recorded: each figure with the one sentence its numbers support. Made again by
 <code>workbench figures</code>.</p>
 {body}
+<script>{script}</script>
 </body>
 </html>
 """
