@@ -9,14 +9,13 @@ import re
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
-from xml.etree import ElementTree
 
 import mistune
 from nbconvert.filters.markdown_mistune import MarkdownWithMath
 
-from workbench.errors import WorkbenchError
 from workbench.lessons import look
 from workbench.lessons.checking import Exercise
+from workbench.lessons.formulas import mathml
 from workbench.lessons.source import Asked, Lesson, tags
 from workbench.runs import notebook
 
@@ -62,42 +61,6 @@ class _Renderer(mistune.HTMLRenderer):
 def anchor(heading: str) -> str:
     """A heading as part of an address."""
     return re.sub(r"\W+", "-", html.unescape(re.sub(r"<.+?>", "", heading))).strip("-").lower()
-
-
-def mathml(tex: str, display: str) -> str:
-    """A formula; display: inline or block. WorkbenchError, with the formula, if it cannot be converted."""
-    from latex2mathml.converter import convert
-
-    try:
-        drawn = convert(tex.strip(), display=display)
-    except Exception as e:  # the converter's exceptions have no common root
-        raise WorkbenchError(f"the formula ${tex.strip()}$ has no MathML ({type(e).__name__})") from None
-    if unknown := re.search(r">\s*(\\[A-Za-z]+)", drawn):
-        raise WorkbenchError(f"the formula ${tex.strip()}$ has no MathML: {unknown[1]} is not known")
-    tree = ElementTree.fromstring(drawn.replace(' xmlns="http://www.w3.org/1998/Math/MathML"', ""))
-    for row in list(tree.iter()):
-        _polish(row)
-    return ElementTree.tostring(tree, encoding="unicode")
-
-
-def _polish(row: ElementTree.Element) -> None:
-    """What the converter leaves to browsers, and they do otherwise than TeX: no space around bars and slashes, a thin
-    one between a function's name and a bare neighbour; bold letters."""
-    for at, one in reversed(list(enumerate(row))):
-        if one.tag == "mo" and one.text in ("|", "/"):
-            one.set("lspace", "0")
-            one.set("rspace", "0")
-        if one.get("mathvariant") == "bold":  # of the variants browsers know normal only
-            one.set("mathvariant", "normal")
-            one.set("style", "font-weight: bold")
-        named = one[0] if one.tag in ("msub", "msup") else one
-        if named.tag not in ("mi", "mo") or not re.fullmatch("[A-Za-z]{2,}", named.text or ""):
-            continue
-        named.tag = "mi"
-        for side in (at + 1, at - 1) if row.tag in ("math", "mrow") else ():
-            beside = row[side].tag if 0 <= side < len(row) else "mo"
-            if beside not in ("mo", "mspace"):
-                row.insert(max(side, at), ElementTree.Element("mspace", width="0.167em"))
 
 
 def page(lesson: Lesson, known: Mapping[str, Exercise], links: Mapping[str, str], slides: str = "") -> str:
