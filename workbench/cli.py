@@ -310,12 +310,13 @@ RAW = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 @app.command(epilog="Example: workbench lab --no-browser", context_settings=RAW)
 def lab(context: typer.Context) -> None:
-    """Open JupyterLab in notebooks/. Further options go to JupyterLab."""
+    """Open JupyterLab in notebooks/, at 00_start_here. Further options go to JupyterLab."""
     command = [
         sys.executable,
         "-m",
         "jupyterlab",
         f"--ServerApp.root_dir={_checkout() / 'notebooks'}",
+        "--LabApp.default_url=/lab/tree/00_start_here.ipynb",
         *context.args,
     ]
     raise typer.Exit(_passed_on(command))

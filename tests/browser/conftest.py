@@ -142,13 +142,16 @@ class Notebook:
 
 @pytest.fixture(scope="session")
 def open_notebook(chromium, lab):
-    """`open_notebook(name, source)` runs a one-cell notebook in JupyterLab."""
+    """`open_notebook(name, source)` runs a notebook of one cell, or the notebook at a path, in JupyterLab."""
     base, root = lab
     pages = []
 
     def opened(name, source):
-        nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
-        nb.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        if isinstance(source, str):
+            nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+            nb.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        else:
+            nb = nbformat.read(source, 4)
         nbformat.write(nb, root / f"{name}.ipynb")
         page = chromium.new_page(viewport={"width": 1200, "height": 1100})
         pages.append(page)

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import plotly.graph_objects as go
@@ -153,7 +154,10 @@ def test_pictures_also_inside_a_running_event_loop(tmp_path, renderer):
     async def inside():
         return plots.write(small(), tmp_path / "fig", formats=("png", "svg"), width=400, height=300, scale=2)
 
-    png, svg = asyncio.run(inside())
+    with ThreadPoolExecutor(
+        1
+    ) as other:  # this thread's loop may be taken: browser tests leave theirs running
+        png, svg = other.submit(asyncio.run, inside()).result()
     data = png.read_bytes()
     assert data[:8] == b"\x89PNG\r\n\x1a\n"
     assert [int.from_bytes(data[i : i + 4], "big") for i in (16, 20)] == [800, 600]
