@@ -18,7 +18,7 @@ from workbench.models.helm import HELM
 from workbench.models.helm_config import preset
 from workbench.models.twins import DeepSeekConfig, DeepSeekTwin, LlamaTwin, TwinConfig
 from workbench.training.lm import LMSettings, LMTrainer, due, evaluate, fit_lm
-from workbench.training.lm_steps import optimizer_of, step_of
+from workbench.training.lm_steps import Devices, optimizer_of, step_of
 
 SIZES = dict(vocab_size=12, layers=2, heads=2, context=8)
 SMALL = SIZES | dict(width=16, hidden=20, tied=False)
@@ -284,3 +284,11 @@ def test_two_processes_train_as_one_does(tmp_path):
             assert process.returncode == 0, errors
         results.append(torch.load(out))
     torch.testing.assert_close(*results, rtol=1e-3, atol=2e-4)
+
+
+def test_sharded_parameters_are_refused_before_anything_is_built(monkeypatch):
+    pytest.importorskip("accelerate")
+    for name, value in (("WORLD_SIZE", "2"), ("ACCELERATE_USE_FSDP", "true")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ParameterError, match=r"FSDP.*--multi_gpu"):
+        Devices("cpu")

@@ -23,7 +23,7 @@ def several() -> bool:
 class Devices:
     """Where tensors live and how gradients come together: one device, or Accelerate's processes.
 
-    ParameterError where there are several processes but no Accelerate.
+    ParameterError where there are several processes but no Accelerate, or where Accelerate is to shard parameters.
     """
 
     def __init__(self, device: str) -> None:
@@ -36,6 +36,12 @@ class Devices:
             raise ParameterError(
                 "training in several processes needs Accelerate: pip install 'hyperbolic-workbench[lm]'"
             ) from None
+        # Accelerate would shard the parameters behind the optimiser's back.
+        if os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true"):
+            raise ParameterError(
+                "parameters in shards (FSDP) are not supported: every process holds the whole model "
+                "(accelerate launch --multi_gpu, without --use_fsdp)"
+            )
         # Buffers stay each process's own: loads of experts are added up by `balance_step`, and means change
         # rounding only. Neither may be overwritten in between.
         own = DistributedDataParallelKwargs(broadcast_buffers=False)
