@@ -27,14 +27,6 @@ const CSS = `
 
 let serial = 0;
 
-function make(tag, where, attributes = {}, text = "") {
-  const node = document.createElement(tag);
-  for (const [k, v] of Object.entries(attributes)) node.setAttribute(k, v);
-  node.textContent = text;
-  where.append(node);
-  return node;
-}
-
 function furnish(el, scene, tools) {
   make("style", el, {}, CSS);
   // JupyterLab's shortcuts (arrows walk through cells) stay out of the widget
@@ -69,7 +61,7 @@ function furnishTools(root, scene) {
     return [make(tag, label, attributes), label];
   };
   const [chart, chartBox] = labelled("model ", "select", {});
-  for (const [key, { title }] of Object.entries(CHARTS)) chart.append(new Option(title, key));
+  for (const [key, { title }] of Object.entries(PANELS)) chart.append(new Option(title, key));
   const [bend, bendBox] = labelled("c ", "input", { type: "range", min: -3, max: 2, step: 0.05, "aria-label": "curvature: directions and distances from the origin stay" });
   const bent = make("output", bendBox);
   const [deep, deepBox] = labelled("depth ≤ ", "input", { type: "range", min: 0, max: deepest, step: 1, "aria-label": "greatest depth shown" });

@@ -1,7 +1,6 @@
 // A live view of the Poincaré disk: the plane moves by isometries, never by scaling.
 // Runs as an anywidget in JupyterLab and, unchanged, in the offline page written by DiskView.to_html.
-// disk.py joins isometry.js, charts.js, scene.js, painting.js, webgl.js, saving.js, controls.js and this file into one
-// module: no build step, nothing fetched.
+// disk.py joins the files that it lists into one module: no build step, nothing fetched.
 
 const MANY = 3000; // points from which WebGL2 is worth one of the 8 to 16 contexts that a page may have
 
@@ -240,11 +239,13 @@ function draw({ model, el }) {
     dress();
   };
   const onCurvature = () => { // what is in the middle stays there
-    const { c } = scene, held = scene.unit ? middle() : dialled(middle(), model.get("curvature") / c), level = scene.geometry.turned(V);
-    onData();
-    V = scene.unit ? V : compose(rotation(level), translation(...held));
+    if (scene.unit) return;
+    const { c } = scene, now = model.get("curvature"), held = dialled(middle(), now / c), turn = turned(V);
+    bend(scene, now);
+    V = compose(rotation(turn), translation(...held));
     showTools();
     share(own(middle()));
+    ask(false);
   };
   const onSift = () => {
     sift(scene, model.get("subtree"), model.get("max_depth"));
@@ -254,8 +255,9 @@ function draw({ model, el }) {
     ask(false);
   };
   const onChart = () => {
-    onData();
+    showAs(scene, model.get("chart"));
     showTools();
+    ask(false);
   };
   const onLasso = () => {
     scene.lassoed = model.get("lassoed");
@@ -319,11 +321,7 @@ function draw({ model, el }) {
   const events = { "change:_xy": onData, "change:_text": onText, "change:center": onCentre, "change:selected": onSelected,
     "change:upright": onUpright, "change:size": dress, "change:curvature": onCurvature, "change:chart": onChart,
     "change:subtree": onSift, "change:max_depth": onSift, "change:lassoed": onLasso, "change:_near": () => tell(), "change:renderer": dress };
-  for (const [name, f] of Object.entries(events)) model.on(name, f);
-  const resized = new ResizeObserver(dress), themed = new MutationObserver(dress), dark = matchMedia("(prefers-color-scheme: dark)");
-  resized.observe(ui.stage);
-  themed.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-name"] });
-  dark.addEventListener("change", dress);
+  const unfollow = follow(model, events, ui.stage, dress);
 
   chosen = model.get("selected");
   ui.upright.checked = model.get("upright");
@@ -340,10 +338,7 @@ function draw({ model, el }) {
     label: (i) => words(scene, i).label,
   };
   return () => {
-    for (const [name, f] of Object.entries(events)) model.off(name, f);
-    resized.disconnect();
-    themed.disconnect();
-    dark.removeEventListener("change", dress);
+    unfollow();
     cancelAnimationFrame(queued);
     cancelAnimationFrame(flight);
     clearTimeout(settle);

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 # Plain text joined in reading order; the browser sees one ES module.
-PARTS = ("isometry", "charts", "scene", "painting", "webgl", "saving", "controls", "disk")
+PARTS = (
+    "isometry", "models", "charts", "scene", "painting", "webgl", "saving", "page", "controls", "disk"
+)  # fmt: skip
 SCRIPT = "\n".join((HERE / f"{part}.js").read_text("utf-8") for part in PARTS)
 GLOSS_LENGTH = 140
 CHARTS = ("disk", "klein", "half-plane", "hyperboloid")
@@ -89,9 +91,7 @@ class DiskView(anywidget.AnyWidget):
     tools = t.Bool(True).tag(sync=True)
     renderer = t.Enum(("auto", "webgl", "canvas"), "auto").tag(sync=True)
     metric = t.Unicode("in all dimensions").tag(sync=True)
-    _unit = t.Float(0.0).tag(
-        sync=True
-    )  # of the flat plane: what lies at the edge of the window; 0: hyperbolic
+    _unit = t.Float(0.0).tag(sync=True)  # of a flat plane: how far its window reaches; 0: hyperbolic
     _near = t.Dict().tag(sync=True)  # {"of": point, "near": [[point, distance], ...]}
     _table = t.Bytes(b"").tag(sync=True)  # uint32, N × width: the same of all points, for pages
     _table_gaps = t.Bytes(b"").tag(sync=True)  # float32, alike

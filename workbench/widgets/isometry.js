@@ -75,6 +75,12 @@ export const turned = ([ar, ai]) => (ar < 0 ? Math.atan2(-ai, -ar) : Math.atan2(
 
 export const rotation = (half) => [Math.cos(half), Math.sin(half), 0, 0];
 
+/** Hyperbolic distance (c = 1), right for near points and near the rim. */
+export function distance(ux, uy, vx, vy) {
+  const gap = (r) => (1 - r) * (1 + r);
+  return 2 * Math.asinh(Math.hypot(ux - vx, uy - vy) / Math.sqrt(gap(Math.hypot(ux, uy)) * gap(Math.hypot(vx, vy))));
+}
+
 /** Circle through u and v at right angles to the unit circle, [cx, cy, r]; null where the geodesic is (nearly) straight. */
 export function arc(ux, uy, vx, vy) {
   const det = 2 * (ux * vy - uy * vx);

@@ -7,10 +7,10 @@ function geodesic(ctx, scene, R, i, j) {
   const { out: o, place, chart } = scene, [ux, uy, vx, vy] = [o[2 * i], o[2 * i + 1], o[2 * j], o[2 * j + 1]];
   ctx.moveTo(R * place[2 * i], -R * place[2 * i + 1]);
   if (!chart.straight && place !== o) {
-    const a = CHARTS.klein.to(ux, uy), b = CHARTS.klein.to(vx, vy); // a geodesic is a chord of the Klein disk
+    const [a, b] = [[ux, uy], [vx, vy]].map((z) => CHARTS.klein.to(toSheet(z))); // a geodesic is a chord of the Klein disk
     for (let k = 1; k < STEPS; k++) {
       const t = 0.5 - 0.5 * Math.cos((Math.PI * k) / STEPS); // closer steps where the rim bends it most
-      const [px, py] = chart.to(...CHARTS.klein.from(a[0] + t * (b[0] - a[0]), a[1] + t * (b[1] - a[1])));
+      const [px, py] = chart.to(...fromKlein([a[0] + t * (b[0] - a[0]), a[1] + t * (b[1] - a[1])]));
       ctx.lineTo(R * px, -R * py);
     }
     return ctx.lineTo(R * place[2 * j], -R * place[2 * j + 1]);
@@ -124,7 +124,8 @@ function paintRim(ctx, scene, R, theme) {
   ctx.beginPath();
   if (scene.chart.round) ctx.arc(0, 0, R, 0, 7);
   else ctx.rect(-R, -R, 2 * R, 2 * R);
-  if (scene.chart === CHARTS["half-plane"]) (ctx.moveTo(-R, 0.9 * R), ctx.lineTo(R, 0.9 * R));
+  const [, bottom, side] = scene.chart.window, border = R * (1 + (2 * bottom) / side);
+  if (scene.chart.name === "half-plane") (ctx.moveTo(-R, border), ctx.lineTo(R, border));
   ctx.lineWidth = 1;
   ctx.globalAlpha = 0.6;
   ctx.strokeStyle = theme.ink;

@@ -1,6 +1,6 @@
 // Points of the hyperbolic plane in several models at once: drag one and it moves in all, and the numbers with it.
 // Runs as an anywidget in JupyterLab and, unchanged, in the offline page written by PlaneView.to_html.
-// plane.py joins isometry.js, models.js and this file into one module: no build step, nothing fetched.
+// plane.py joins isometry.js, models.js, measure.js, page.js and this file into one module: no build step, nothing fetched.
 
 const PLANE_CSS = `
 .wb-plane { --ink: var(--jp-ui-font-color1, light-dark(#1f2328, #e6e6e6)); --ground: var(--jp-layout-color0, light-dark(#fff, #16181d));
@@ -27,14 +27,6 @@ const PLANE_CSS = `
 
 const LETTERS = "ABCDEF", ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
 const degrees = (x) => (x * 180) / Math.PI;
-
-function element(tag, where, attributes = {}, text = "") {
-  const node = document.createElement(tag);
-  for (const [k, v] of Object.entries(attributes)) node.setAttribute(k, v);
-  node.textContent = text;
-  where.append(node);
-  return node;
-}
 
 // ---- What a panel draws ----------------------------------------------------------------------------------
 
@@ -141,46 +133,46 @@ function fillTable(cells, rows) {
 }
 
 function furnishPlane(el, names, corners, colours, withFlat) {
-  element("style", el, {}, PLANE_CSS);
-  const root = element("div", el, { class: "wb-plane", "data-lm-suppress-shortcuts": "true", role: "group",
+  make("style", el, {}, PLANE_CSS);
+  const root = make("div", el, { class: "wb-plane", "data-lm-suppress-shortcuts": "true", role: "group",
     "aria-label": `${corners} points of the hyperbolic plane in ${names.length} models; each point has a button that takes the arrow keys` });
   const columns = names.length < 4 ? names.length : names.length === 4 ? 2 : 3;
-  const panels = element("div", root, { class: "panels", style: `--columns: ${columns}` });
+  const panels = make("div", root, { class: "panels", style: `--columns: ${columns}` });
   const canvases = names.map((name) => {
-    const figure = element("figure", panels);
-    const canvas = element("canvas", figure, { role: "img", "aria-label": `the points in the model ${CHARTS[name].title}`, "data-model": name });
-    element("figcaption", figure, {}, CHARTS[name].title);
+    const figure = make("figure", panels);
+    const canvas = make("canvas", figure, { role: "img", "aria-label": `the points in the model ${CHARTS[name].title}`, "data-model": name });
+    make("figcaption", figure, {}, CHARTS[name].title);
     return canvas;
   });
-  const bar = element("div", root, { class: "bar" });
+  const bar = make("div", root, { class: "bar" });
   const dial = (text, hint, min, max, step) => {
-    const label = element("label", bar, { title: hint }, text);
-    const input = element("input", label, { type: "range", min, max, step }), out = element("output", label);
+    const label = make("label", bar, { title: hint }, text);
+    const input = make("input", label, { type: "range", min, max, step }), out = make("output", label);
     return { input, out };
   };
   const c = dial("curvature −c, c =", "how strongly the plane is curved: same drawing, other lengths", 0.1, 4, 0.1);
   const radius = dial("circles of radius", "a circle of this true radius about each point; 0 for none", 0, 2, 0.1);
-  const box = element("label", bar, { title: "circles and rays about a point of the plane, they move with it" });
-  const grid = element("input", box, { type: "checkbox" });
+  const box = make("label", bar, { title: "circles and rays about a point of the plane, they move with it" });
+  const grid = make("input", box, { type: "checkbox" });
   box.append("grid");
-  const home = element("button", bar, { type: "button" }, "back");
-  const table = element("table", element("div", root, { class: "scroll" }), { "aria-label": "what is measured" });
-  const head = element("tr", element("thead", table)), body = element("tbody", table);
-  element("th", head);
+  const home = make("button", bar, { type: "button" }, "back");
+  const table = make("table", make("div", root, { class: "scroll" }), { "aria-label": "what is measured" });
+  const head = make("tr", make("thead", table)), body = make("tbody", table);
+  make("th", head);
   const handles = Array.from({ length: corners }, (_, k) => {
-    const button = element("button", element("th", head, { scope: "col" }), { type: "button", "aria-label": `point ${LETTERS[k]}: the arrow keys move it, with Shift in small steps` });
-    element("i", button, { style: `background:${colours[k]}` });
+    const button = make("button", make("th", head, { scope: "col" }), { type: "button", "aria-label": `point ${LETTERS[k]}: the arrow keys move it, with Shift in small steps` });
+    make("i", button, { style: `background:${colours[k]}` });
     button.append(LETTERS[k]);
     return button;
   });
-  const plane = element("button", element("th", head, { scope: "col" }), { type: "button", "aria-label": "the whole plane: the arrow keys move it by an isometry" }, "all");
+  const plane = make("button", make("th", head, { scope: "col" }), { type: "button", "aria-label": "the whole plane: the arrow keys move it by an isometry" }, "all");
   const lines = (corners < 3 ? 1 : 4) + (withFlat ? (corners < 3 ? 1 : 3) : 0);
   const cells = Array.from({ length: lines }, (_, k) => {
-    const row = element("tr", body, k >= (corners < 3 ? 1 : 4) ? { class: "faint" } : {});
-    return { name: element("th", row, { scope: "row" }), each: handles.map(() => element("td", row)), all: element("td", row, { class: "sum" }) };
+    const row = make("tr", body, k >= (corners < 3 ? 1 : 4) ? { class: "faint" } : {});
+    return { name: make("th", row, { scope: "row" }), each: handles.map(() => make("td", row)), all: make("td", row, { class: "sum" }) };
   });
-  element("div", root, { class: "hint" }, "Drag a point in any model; drag the empty plane to move everything by an isometry. Keys: Tab to a letter, then the arrows.");
-  const said = element("div", root, { class: "said", role: "status" });
+  make("div", root, { class: "hint" }, "Drag a point in any model; drag the empty plane to move everything by an isometry. Keys: Tab to a letter, then the arrows.");
+  const said = make("div", root, { class: "said", role: "status" });
   return { root, canvases, c, radius, grid, home, handles, plane, cells, said };
 }
 
@@ -308,11 +300,7 @@ function render({ model, el }) {
   };
 
   const events = { "change:points": onPoints, "change:c": onDials, "change:radius": onDials, "change:grid": onDials, "change:size": dress };
-  for (const [name, f] of Object.entries(events)) model.on(name, f);
-  const resized = new ResizeObserver(dress), themed = new MutationObserver(dress), dark = matchMedia("(prefers-color-scheme: dark)");
-  resized.observe(ui.root);
-  themed.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-name"] });
-  dark.addEventListener("change", dress);
+  const unfollow = follow(model, events, ui.root, dress);
   onDials();
   dress();
   ui.root.__plane = { // for tests and for the curious in the console
@@ -323,10 +311,7 @@ function render({ model, el }) {
     },
   };
   return () => {
-    for (const [name, f] of Object.entries(events)) model.off(name, f);
-    resized.disconnect();
-    themed.disconnect();
-    dark.removeEventListener("change", dress);
+    unfollow();
     cancelAnimationFrame(queued);
   };
 }

@@ -15,8 +15,9 @@ from workbench.widgets.colours import OKABE_ITO
 from workbench.widgets.page import write_page
 
 HERE = Path(__file__).parent
+PARTS = ("isometry.js", "models.js", "measure.js", "page.js", "plane.js")
 # Plain text joined in reading order; the browser sees one ES module.
-SCRIPT = "\n".join((HERE / name).read_text("utf-8") for name in ("isometry.js", "models.js", "plane.js"))
+SCRIPT = "\n".join((HERE / name).read_text("utf-8") for name in PARTS)
 MODELS = ("disk", "klein", "half-plane", "hyperboloid", "flat")
 TRIANGLE = ((0.0, 0.55), (-0.5, -0.3), (0.5, -0.25))
 

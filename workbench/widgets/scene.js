@@ -8,13 +8,14 @@ function array(model, key, Type) {
 }
 
 function readScene(model) {
-  const own = array(model, "_xy", Float64Array), n = own.length / 2, c = model.get("curvature"), unit = model.get("_unit");
+  const own = array(model, "_xy", Float64Array), n = own.length / 2, unit = model.get("_unit");
   const scene = {
-    n, own, c, unit, xy: !unit && c !== 1 ? dialled(own, c) : own, rows: [], out: new Float64Array(2 * n), colour: array(model, "_color", Uint8Array),
+    n, own, unit, rows: [], out: new Float64Array(2 * n), colour: array(model, "_color", Uint8Array),
     parents: array(model, "_parents", Int32Array), legend: model.get("_legend"), shown: new Set(), visible: [], lassoed: model.get("lassoed"),
-    geometry: unit ? flat(1 / unit) : HYPERBOLIC, chart: unit ? { ...CHARTS.disk, straight: true } : CHARTS[model.get("chart")] ?? CHARTS.disk,
+    geometry: unit ? flat(1 / unit) : HYPERBOLIC,
   };
-  scene.place = scene.chart === CHARTS.disk || unit ? scene.out : new Float64Array(2 * n);
+  bend(scene, model.get("curvature"));
+  showAs(scene, model.get("chart"));
   scene.weight = branchSizes(scene.parents, n); // decides who is labelled and drawn first
   scene.depth = depths(scene.parents, n);
   scene.order = Uint32Array.from({ length: n }, (_, i) => i).sort((i, j) => scene.weight[j] - scene.weight[i]);
@@ -22,6 +23,17 @@ function readScene(model) {
   scene.edges = Array.from({ length: edges.length / 2 }, (_, k) => [edges[2 * k], edges[2 * k + 1]]);
   scene.edges.sort((e, f) => scene.weight[f[1]] - scene.weight[e[1]]);
   return sift(scene, model.get("subtree"), model.get("max_depth"));
+}
+
+/** Points of the plane of curvature -c: xy is what is shown, own what Python sent. */
+function bend(scene, c) {
+  scene.c = c;
+  scene.xy = scene.unit || c === 1 ? scene.own : dialled(scene.own, c);
+}
+
+function showAs(scene, chart) {
+  scene.chart = scene.unit ? FLAT_PANEL : PANELS[chart];
+  scene.place = scene.chart.name === "disk" ? scene.out : new Float64Array(2 * scene.n);
 }
 
 /** Only what is at or below `top` and not deeper than `most` (-1: all) stays in the picture. */
@@ -118,8 +130,7 @@ const viewAt = (scene, z) => scene.geometry.translation(...(scene.xy === scene.o
 /** Everything at its place for this view: on the disk (out) and on the panel (place). */
 function locate(scene, V) {
   scene.geometry.project(V, scene.xy, scene.out);
-  const { out, place } = scene;
-  if (place !== out) for (let k = 0; k < out.length; k += 2) [place[k], place[k + 1]] = scene.chart.to(out[k], out[k + 1]);
+  if (scene.place !== scene.out) scene.chart.toAll(scene.out, scene.place);
 }
 
 /** Points of the picture inside a polygon on the panel. */

@@ -5,19 +5,15 @@ const GL_STEPS = 16; // pieces of a curved edge
 
 const GL_CHART = `#version 300 es
 precision highp float;
-uniform int chart; uniform float scale; uniform vec3 palette[64];
-vec2 onPanel(vec2 w) {
-  if (chart == 1) return 2.0 * w / (1.0 + dot(w, w));
-  if (chart == 2) {
-    vec2 n = vec2(1.0 + w.y, -w.x), d = vec2(1.0 - w.y, w.x), q = vec2(dot(n, d), n.y * d.x - n.x * d.y) / dot(d, d);
-    return vec2(-q.y, q.x) * ${PLANE_UNIT} - vec2(0.0, 0.9);
-  }
-  if (chart == 3) {
-    float r2 = dot(w, w), s = 1.0 / max(1.0 - r2, 1e-7);
-    return vec2(${SHEET} * 2.0 * w.x * s, ${SHEET} * (${TILT[0]} * 2.0 * w.y * s + ${TILT[1]} * 2.0 * r2 * s) + (${SHEET_LOW}));
-  }
-  return w;
+uniform int chart; uniform float scale; uniform vec3 window; uniform vec3 palette[64];
+vec2 onPaper(vec2 z) { // models.js, from the disk
+  float r2 = dot(z, z), inside = max(1.0 - r2, 1e-7);
+  if (chart == 1) return 2.0 * z / (1.0 + r2);
+  if (chart == 2) return vec2(2.0 * z.x, inside) / ((1.0 - z.y) * (1.0 - z.y) + z.x * z.x);
+  if (chart == 3) return vec2(2.0 * z.x, 2.0 * z.y * ${BACK} + (1.0 + r2) * ${UP}) / inside;
+  return z;
 }
+vec2 onPanel(vec2 z) { return 2.0 * (onPaper(z) - window.xy) / window.z - 1.0; }
 `;
 
 const EDGE_SHADER = `${GL_CHART}
@@ -112,7 +108,8 @@ function webglPainter(canvas, lost) {
   };
   const use = (program, scene, R, theme) => {
     gl.useProgram(program.program);
-    gl.uniform1i(program.at("chart"), Object.values(CHARTS).indexOf(scene.unit ? CHARTS.disk : scene.chart));
+    gl.uniform1i(program.at("chart"), Object.keys(PANELS).indexOf(scene.chart.name));
+    gl.uniform3fv(program.at("window"), scene.chart.window);
     gl.uniform1f(program.at("scale"), (2 * R) / theme.side);
     gl.uniform3fv(program.at("palette"), scene.legend.colours.flatMap((c) => [1, 3, 5].map((k) => parseInt(c.slice(k, k + 2), 16) / 255)));
   };
@@ -126,7 +123,7 @@ function webglPainter(canvas, lost) {
     const o = scene.out, lines = { straight: [], bent: [] };
     for (const e of edges) {
       const i = 2 * e[0], j = 2 * e[1], length = R * Math.hypot(o[i] - o[j], o[i + 1] - o[j + 1]);
-      const circle = scene.chart.straight || length < 6 ? null : scene.chart === CHARTS.disk ? arc(o[i], o[i + 1], o[j], o[j + 1]) : [0, 0, 0];
+      const circle = scene.chart.straight || length < 6 ? null : scene.chart.name === "disk" ? arc(o[i], o[i + 1], o[j], o[j + 1]) : [0, 0, 0];
       (!circle || (length * length) / (8 * R * circle[2]) < 0.3 ? lines.straight : lines.bent).push(o[i], o[i + 1], o[j], o[j + 1], scene.colour[e[1]]);
     }
     use(edge, scene, R, theme);
