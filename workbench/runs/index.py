@@ -7,6 +7,7 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Iterator, Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ def write_index(manifest: Manifest, figures: Path | None = None) -> Path:
     interactive pages and missing pictures, drawn from `figure.json`. Returns the page."""
     figures = figures or manifest.root / "figures"
     complete(manifest, figures)
-    entries = sorted(manifest.entries.values(), key=lambda e: (_group(e), e.notebook))
+    order = [*GROUPS.values(), OTHERS]
+    entries = sorted(manifest.entries.values(), key=lambda e: (order.index(_group(e)), e.notebook))
     sections = "\n".join(_run(entry, figures) for entry in entries)
     body = f"{_contents(entries)}{sections}" if entries else "<p>The manifest lists no figures yet.</p>"
     page = PAGE.format(style=STYLE, body=body, script=SCRIPT)
@@ -71,18 +73,17 @@ def _run(entry: Entry, figures: Path) -> str:
     )
 
 
-def _group(entry: Entry) -> int:
-    """Where a notebook's folder stands in reading order; those of no folder come first."""
-    folder = next(iter(entry.notebook.split("/")[1:-1]), "")
-    return FOLDERS.index(folder) if folder in FOLDERS else len(FOLDERS)
+def _group(entry: Entry) -> str:
+    """Which group a notebook's folder belongs to; those of no folder come first."""
+    return GROUPS.get(next(iter(entry.notebook.split("/")[1:-1]), ""), OTHERS)
 
 
 def _contents(entries: list[Entry]) -> str:
-    """A box that filters the figures, and links to the notebooks, a line for each folder."""
+    """A box that filters the figures, and links to the notebooks, a line for each group."""
     lines = []
-    for group, title in enumerate((*TITLES, "Others")):
-        of = [f'<a href="#{e.id}">{html.escape(e.title)}</a>' for e in entries if _group(e) == group]
-        lines += [f"<p><strong>{title}</strong> {' · '.join(of)}</p>"] if of else []
+    for title, some in groupby(entries, _group):
+        of = [f'<a href="#{e.id}">{html.escape(e.title)}</a>' for e in some]
+        lines.append(f"<p><strong>{title}</strong> {' · '.join(of)}</p>")
     told = 'placeholder="filter figures…" aria-label="show only figures with these words"'
     box = f'<input type="search" id="filter" {told}>'
     return f'<nav>{"".join(lines)}<p>{box} <span id="count" role="status"></span></p></nav>'
@@ -149,8 +150,8 @@ def _short(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-FOLDERS = ("", "lessons", "explore", "systems", "sweeps")
-TITLES = ("First", "Lessons", "Explore", "Systems", "Sweeps")
+GROUPS = {"": "First", "lessons": "Lessons", "explore": "Explore", "systems": "Systems", "sweeps": "Sweeps"}
+OTHERS = "Others"
 SCRIPT = """
 const box = document.getElementById("filter"), count = document.getElementById("count");
 if (box) box.oninput = () => {

@@ -14,6 +14,7 @@ import traitlets as t
 from workbench.errors import DataError, ManifoldError, suggest
 from workbench.widgets.colours import branches, colours_of, levels
 from workbench.widgets.page import write_page
+from workbench.widgets.points import checked_points
 
 if TYPE_CHECKING:
     from workbench.data import Hierarchy
@@ -117,7 +118,7 @@ class DiskView(anywidget.AnyWidget):
         if space not in ("hyperbolic", "flat"):
             raise DataError(f"space must be 'hyperbolic' or 'flat', but came as {space!r}")
         self._flat = space == "flat"
-        self._points = _checked_points(points, self._flat)
+        self._points = checked_points(points, self._flat)
         n = len(self._points)
         texts = {"labels": labels, "names": names, "glosses": glosses}
         for what, given in texts.items():
@@ -176,7 +177,7 @@ class DiskView(anywidget.AnyWidget):
 
     @points.setter
     def points(self, points: Any) -> None:
-        points = _checked_points(points, self._flat)
+        points = checked_points(points, self._flat)
         if len(points) != len(self._points):
             raise DataError(f"this view shows {len(self._points)} points, but {len(points)} came")
         self._points = points
@@ -263,28 +264,6 @@ _PAGE_TRAITS = [
 def _reach(points: np.ndarray) -> float:
     """The window of a flat plane: it shows 99 % of the points, seen from the origin."""
     return float(1.05 * np.quantile(np.hypot(points[:, 0], points[:, 1]), 0.99)) or 1.0
-
-
-def _checked_points(points: Any, is_flat: bool = False) -> np.ndarray:
-    if hasattr(points, "detach"):
-        points = points.detach().cpu()
-    try:
-        points = np.ascontiguousarray(points, dtype="<f8")
-    except (TypeError, ValueError) as e:
-        raise ManifoldError(f"points must be an (N, 2) array of numbers; {e}") from None
-    if points.ndim != 2 or points.shape[1] != 2 or not len(points):
-        raise ManifoldError(
-            f"points must be (N, 2) coordinates in the unit disk, not of shape {points.shape}"
-        )
-    radius = np.hypot(points[:, 0], points[:, 1])
-    bad = np.flatnonzero(~(radius < (np.inf if is_flat else 1)))
-    if len(bad):
-        where = "be finite" if is_flat else "lie inside the unit disk"
-        raise ManifoldError(
-            f"points must {where}, but point {bad[0]} is {points[bad[0]].tolist()}"
-            + (f" (and {len(bad) - 1} more are outside)" if len(bad) > 1 else "")
-        )
-    return points
 
 
 def _checked_edges(edges: Any, n: int) -> np.ndarray:

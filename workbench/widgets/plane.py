@@ -13,6 +13,7 @@ import traitlets as t
 from workbench.errors import ManifoldError, ParameterError, suggest
 from workbench.widgets.colours import OKABE_ITO
 from workbench.widgets.page import write_page
+from workbench.widgets.points import checked_points
 
 HERE = Path(__file__).parent
 PARTS = ("isometry.js", "models.js", "measure.js", "page.js", "plane.js")
@@ -161,21 +162,7 @@ def _checked_models(models: Sequence[str] | str) -> list[str]:
 
 
 def _checked_points(points: Any, most: int | None = 6) -> list[list[float]]:
-    if hasattr(points, "detach"):
-        points = points.detach().cpu()
-    try:
-        points = np.asarray(points, dtype=float)
-    except (TypeError, ValueError) as e:
-        raise ManifoldError(f"points must be an (N, 2) array of numbers; {e}") from None
-    if points.ndim != 2 or points.shape[1] != 2:
-        raise ManifoldError(
-            f"points must be (N, 2) coordinates in the unit disk, not of shape {points.shape}"
-        )
+    points = checked_points(points)
     if len(points) < 2 or len(points) > (most or len(points)):
         raise ManifoldError(f"points must be two{' to six' if most else ' or more'}, but {len(points)} came")
-    bad = np.flatnonzero(~(np.hypot(points[:, 0], points[:, 1]) < 1))
-    if len(bad):
-        raise ManifoldError(
-            f"points must lie inside the unit disk, but point {bad[0]} is {points[bad[0]].tolist()}"
-        )
     return points.tolist()
