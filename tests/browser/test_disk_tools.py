@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
-from disk_page import DISK, SOURCE, Disk
+from disk_page import DISK, SOURCE, Disk, offline_page
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(400)]
 
@@ -16,18 +16,11 @@ def page(chromium, tmp_path_factory):
     made = {}
     exec(SOURCE, made)
     path = made["view"].to_html(tmp_path_factory.mktemp("tools") / "disk.html")
-    context = chromium.new_context(
-        viewport={"width": 700, "height": 1000}, offline=True, accept_downloads=True
-    )
-    page, page.made, page.trouble = (p := context.new_page()), made, []
-    p.on("pageerror", lambda e: p.trouble.append(str(e)))
-    p.on("requestfailed", lambda r: p.trouble.append(r.url))
-    p.goto(path.as_uri())
-    Disk(p)
-    p.locator(".wb-disk summary").click()
-    yield p
-    assert p.trouble == []
-    context.close()
+    with offline_page(chromium, path, 700, 1000, accept_downloads=True) as page:
+        page.made = made
+        Disk(page)
+        page.locator(".wb-disk summary").click()
+        yield page
 
 
 @pytest.fixture

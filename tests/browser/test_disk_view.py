@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from disk_page import SOURCE, Disk
+from disk_page import SOURCE, Disk, offline_page
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(400)]
 
@@ -82,28 +82,20 @@ def test_the_exported_page_works_from_a_file_without_a_network(chromium, tmp_pat
     made = {}
     exec(SOURCE, made)
     path = made["view"].to_html(tmp_path / "disk.html", title="A tree")
-    context = chromium.new_context(viewport={"width": 700, "height": 800}, offline=True)
-    page, trouble, asked = context.new_page(), [], []
-    snapshot.append(page)
-    page.on("request", lambda r: asked.append(r.url))
-    page.on("requestfailed", lambda r: trouble.append(r.url))
-    page.on("pageerror", lambda e: trouble.append(str(e)))
-    page.on("console", lambda m: trouble.append(m.text) if m.type in ("error", "warning") else None)
-    page.goto(path.as_uri())
-    disk = Disk(page)
-    ink = page.evaluate(
-        """() => { const c = document.querySelector(".wb-disk canvas"), seen = new Set();
-        const d = c.getContext("2d").getImageData(0, 0, c.width, c.height).data;
-        for (let k = 0; k < d.length; k += 4) seen.add(d[k] << 16 | d[k + 1] << 8 | d[k + 2]);
-        return seen.size }"""
-    )
-    assert ink > 20
-    x, y = disk.get("at(1)")
-    assert disk.hover(x, y) == 1
-    disk.drag((x, y), (x - 50, y + 40))
-    assert disk.hover(x - 50, y + 41) == 1
-    page.mouse.dblclick(*disk.get("at(3)"))
-    disk.settle()
-    assert disk.distance_to_middle(3) < 1e-6 and disk.get("selected") == 3
-    assert trouble == [] and [url.split(":")[0] for url in asked if not url.startswith("data:")] == ["file"]
-    context.close()
+    with offline_page(chromium, path, 700, 800) as page:
+        snapshot.append(page)
+        disk = Disk(page)
+        ink = page.evaluate(
+            """() => { const c = document.querySelector(".wb-disk canvas"), seen = new Set();
+            const d = c.getContext("2d").getImageData(0, 0, c.width, c.height).data;
+            for (let k = 0; k < d.length; k += 4) seen.add(d[k] << 16 | d[k + 1] << 8 | d[k + 2]);
+            return seen.size }"""
+        )
+        assert ink > 20
+        x, y = disk.get("at(1)")
+        assert disk.hover(x, y) == 1
+        disk.drag((x, y), (x - 50, y + 40))
+        assert disk.hover(x - 50, y + 41) == 1
+        page.mouse.dblclick(*disk.get("at(3)"))
+        disk.settle()
+        assert disk.distance_to_middle(3) < 1e-6 and disk.get("selected") == 3

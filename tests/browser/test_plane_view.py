@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from disk_page import View, offline_page
 
 from workbench.widgets.plane import PlaneView, measure
 
@@ -13,32 +14,19 @@ from workbench.widgets.plane import PlaneView
 view = PlaneView(radius=0.5, size=640)
 view
 """
-PLANE = "document.querySelector('.wb-plane').__plane"
 
 
-class Plane:
-    """The view in a page, through the same mouse and keys a person has."""
+class Plane(View):
+    root, handle, ready = ".wb-plane", "__plane", "points"
 
-    def __init__(self, page):
-        self.page = page
-        page.wait_for_function(
-            f"() => document.querySelector('.wb-plane')?.__plane && {PLANE}.points", timeout=120_000
-        )
-        page.locator(".wb-plane").scroll_into_view_if_needed()
-        page.wait_for_timeout(200)
-
-    def get(self, what):
-        return self.page.evaluate(f"{PLANE}.{what}")
+    def settle(self):
+        self.page.wait_for_timeout(200)
 
     def at(self, model, k):
         return np.array(self.get(f"at('{model}', {k})"))
 
-    def drag(self, start, by, steps=10):
-        self.page.mouse.move(*start)
-        self.page.mouse.down()
-        self.page.mouse.move(*np.add(start, by), steps=steps)
-        self.page.mouse.up()
-        self.page.wait_for_timeout(200)
+    def move(self, start, by):
+        self.drag(start, np.add(start, by), steps=10)
 
     def table(self):
         return self.page.locator(".wb-plane table").inner_text()
@@ -53,7 +41,7 @@ def drag_in_klein(plane):
     """Drag A in the Klein panel; the other panel, the numbers and the table go with it."""
     before, numbers, shown = plane.at("disk", 0), plane.get("numbers"), plane.table()
     start = plane.at("klein", 0)
-    plane.drag(start, (25, 60))
+    plane.move(start, (25, 60))
     np.testing.assert_allclose(plane.at("klein", 0), np.add(start, (25, 60)), atol=1.5)
     assert np.hypot(*(plane.at("disk", 0) - before)) > 15
     assert abs(plane.get("numbers")["area"] - numbers["area"]) > 0.1
@@ -64,7 +52,7 @@ def drag_in_klein(plane):
 def drag_the_plane(plane, model, by):
     box = plane.page.locator(f".wb-plane canvas[data-model='{model}']").bounding_box()
     points, numbers, shown = plane.get("points"), plane.get("numbers"), plane.table()
-    plane.drag((box["x"] + 0.5 * box["width"], box["y"] + 0.56 * box["height"]), by)
+    plane.move((box["x"] + 0.5 * box["width"], box["y"] + 0.56 * box["height"]), by)
     assert np.abs(np.subtract(plane.get("points"), points)).max() > 0.02
     same(plane.get("numbers"), numbers)
     assert plane.table() == shown
@@ -120,29 +108,18 @@ def test_the_view_follows_python(plane, notebook):
 
 def test_the_exported_page_works_from_a_file_without_a_network(chromium, tmp_path, snapshot):
     path = PlaneView(radius=0.5).to_html(tmp_path / "plane.html", title="A triangle")
-    context = chromium.new_context(viewport={"width": 820, "height": 1100}, offline=True)
-    page, trouble, asked = context.new_page(), [], []
-    snapshot.append(page)
-    page.on("request", lambda r: asked.append(r.url))
-    page.on("requestfailed", lambda r: trouble.append(r.url))
-    page.on("pageerror", lambda e: trouble.append(str(e)))
-    page.on("console", lambda m: trouble.append(m.text) if m.type in ("error", "warning") else None)
-    page.goto(path.as_uri())
-    plane = Plane(page)
-    drag_in_klein(plane)
-    for model in ("disk", "half-plane", "hyperboloid"):
-        drag_the_plane(plane, model, (24, -16))
-    page.get_by_role("button", name="back").click()
-    same({"points": plane.get("points")}, {"points": PlaneView().points}, atol=0)
-    assert trouble == [] and [url.split(":")[0] for url in asked if not url.startswith("data:")] == ["file"]
-    context.close()
+    with offline_page(chromium, path, 820, 1100) as page:
+        snapshot.append(page)
+        plane = Plane(page)
+        drag_in_klein(plane)
+        for model in ("disk", "half-plane", "hyperboloid"):
+            drag_the_plane(plane, model, (24, -16))
+        page.get_by_role("button", name="back").click()
+        same({"points": plane.get("points")}, {"points": PlaneView().points}, atol=0)
 
 
 def test_a_narrow_screen_shows_all_of_it(chromium, tmp_path):
     path = PlaneView().to_html(tmp_path / "plane.html")
-    context = chromium.new_context(viewport={"width": 360, "height": 740}, offline=True)
-    page = context.new_page()
-    page.goto(path.as_uri())
-    Plane(page)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
-    context.close()
+    with offline_page(chromium, path, 360, 740) as page:
+        Plane(page)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360

@@ -52,3 +52,32 @@ def test_functions_are_judged_on_all_inputs():
 def test_a_session_starts_with_one_line(capsys):
     start(seed=3)
     assert "seed 3: ready" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", exercises())
+def test_mistakes_and_what_is_no_answer_get_a_sentence_and_a_hint(name):
+    def stops(*given):
+        raise ZeroDivisionError("division by zero")
+
+    exercise = exercises()[name]
+    assert len(exercise.mistakes) >= 2 and 2 <= len(exercise.hints) <= 3
+    nonsense = (math.nan, "many", "a half", "five", None, stops, lambda *_: math.nan, lambda: 1)
+    for wrong in (*exercise.mistakes, *nonsense):
+        verdict = check(name, wrong)
+        assert verdict.state == "wrong" and verdict.hint in exercise.hints, (wrong, verdict)
+        text = verdict.text
+        if text.startswith("Your answer stops with "):
+            assert any(wrong is f for f in nonsense if callable(f)) or name[0] in "124", (wrong, text)
+        else:
+            assert text.endswith((".", "?") if name[0] == "1" else "."), (wrong, text)
+            assert text[0].isupper() or name[0] == "5", (wrong, text)  # there some begin with a number
+
+
+@pytest.mark.parametrize("name", ["2.1", "3.2", "3.4", "4.2", "5.2"])
+def test_a_function_that_stops_is_a_wrong_answer(name):
+    def stops(*given):
+        raise ZeroDivisionError("division by zero")
+
+    with pytest.raises(ZeroDivisionError):  # `check` turns it into a sentence
+        exercises()[name].verify(stops)
+    assert "ZeroDivisionError" in str(check(name, stops))

@@ -4,11 +4,10 @@ import cmath
 import math
 
 import numpy as np
-import pytest
 import torch
 
 from workbench.lessons import check
-from workbench.lessons.isometries import EXERCISES, LEG
+from workbench.lessons.isometries import LEG
 from workbench.manifolds import PoincareBall
 from workbench.plots import geometry2d as plane
 
@@ -40,13 +39,3 @@ def test_right_answers_pass():
     assert check("2.1", by_the_ball)
     assert check("2.2", glided(LEG)) and check("2.2", -glided(LEG))
     assert check("2.3", integrated(plane.tiles(7, 3, 0).vertices[0]))
-
-
-@pytest.mark.parametrize("k", [1, 2, 3])
-def test_mistakes_and_nonsense_are_answered_with_a_sentence_and_a_hint(k):
-    def broken(*given):
-        raise RuntimeError("no")
-
-    for wrong in (*EXERCISES[k - 1].mistakes, math.nan, "a half", None, broken):
-        verdict = check(f"2.{k}", wrong)
-        assert verdict.state == "wrong" and verdict.text.endswith((".", "no")) and verdict.hint

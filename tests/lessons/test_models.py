@@ -56,17 +56,6 @@ def test_answers_found_another_way_are_right():
     assert AREA.verify(area_by_integral()) is None
 
 
-@pytest.mark.parametrize("exercise", EXERCISES, ids=["1.1", "1.2", "1.3", "1.4"])
-def test_mistakes_and_nonsense_are_rejected_with_a_sentence(exercise):
-    assert len(exercise.mistakes) >= 2 and 2 <= len(exercise.hints) <= 3
-    for wrong in (*exercise.mistakes, math.nan, "many", None, lambda *_: math.nan, lambda: 1):
-        try:
-            said = exercise.verify(wrong)
-        except Exception:
-            continue  # the student's own function raised: `check` says so
-        assert isinstance(said, str) and said.endswith((".", "?")), wrong
-
-
 @pytest.mark.parametrize(
     ("exercise", "answer", "says"),
     [

@@ -15,10 +15,6 @@ from workbench.manifolds import Lorentz, PoincareBall
 FACTOR, DISTANCE, LOST, ONE = rim.EXERCISES
 
 
-def stops(*given):
-    raise ZeroDivisionError("division by zero")
-
-
 def test_expmap0_of_the_right_length_lies_at_distance_3():
     u = torch.tensor([1.5, 0.0], dtype=torch.float64)
     ball = PoincareBall(4.0)
@@ -86,24 +82,3 @@ def test_any_distance_from_space_in_float64_is_right(distance):
 def test_the_textbook_is_wrong_and_its_slip_has_a_name():
     assert "not finite" in DISTANCE.verify(rim.textbook) or "apart" in DISTANCE.verify(rim.textbook)
     assert "stored time" in DISTANCE.verify(rim.stored_time)
-
-
-@pytest.mark.parametrize("exercise", rim.EXERCISES, ids=["factor", "distance", "lost", "one"])
-def test_every_mistake_and_every_non_answer_gets_a_sentence(exercise):
-    for wrong in (*exercise.mistakes, math.nan, "five", None):
-        said = exercise.verify(wrong)
-        assert said and said.endswith("."), (wrong, said)
-    assert len(exercise.mistakes) >= 2 and 2 <= len(exercise.hints) <= 3
-
-
-def test_a_function_that_stops_is_a_wrong_answer():
-    from workbench.lessons import checking
-
-    with pytest.raises(ZeroDivisionError):  # `check` turns it into a sentence
-        DISTANCE.verify(stops)
-    try:
-        known = checking.exercises()
-    except ModuleNotFoundError:
-        pytest.skip("the other lessons are not there")
-    assert known["5.2"] is DISTANCE
-    assert "ZeroDivisionError" in str(checking.check("5.2", stops))

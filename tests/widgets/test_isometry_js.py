@@ -1,33 +1,19 @@
 """The JavaScript isometries against Python's complex numbers."""
 
 import cmath
-import json
 import math
-import shutil
-import subprocess
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from javascript import evaluated, needs_node
 
 import workbench.widgets
 
-NODE = shutil.which("node")
 SOURCE = (Path(workbench.widgets.__file__).parent / "isometry.js").read_text("utf-8")
-pytestmark = pytest.mark.skipif(
-    NODE is None, reason="node is not installed: the JavaScript runs in browsers only"
-)
-
-
-def javascript(body: str, data):
-    """Run `body`, which sees the isometries and `data`, and return the JSON value it returns."""
-    script = (
-        f"{SOURCE}\nconst data = {json.dumps(data)};\nconsole.log(JSON.stringify((() => {{ {body} }})()));"
-    )
-    done = subprocess.run(
-        [NODE, "--input-type=module"], input=script, capture_output=True, text=True, check=True, timeout=60
-    )
-    return json.loads(done.stdout)
+javascript = partial(evaluated, SOURCE)
+pytestmark = needs_node
 
 
 def disk_points(rng, *shape, radius=0.97):

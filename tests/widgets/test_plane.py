@@ -3,33 +3,19 @@
 import json
 import math
 import re
-import shutil
-import subprocess
+from functools import partial
 
 import mpmath
 import numpy as np
 import pytest
 import torch
 import traitlets
+from javascript import evaluated, needs_node
 
 from workbench.errors import ManifoldError, ParameterError
 from workbench.widgets.plane import MODELS, SCRIPT, TRIANGLE, PlaneView, measure
 
-NODE = shutil.which("node")
-needs_node = pytest.mark.skipif(
-    NODE is None, reason="node is not installed: the JavaScript runs in browsers only"
-)
-
-
-def javascript(body, data):
-    """Run `body`, which sees what the widget sees and `data`, and return the JSON value it returns."""
-    script = (
-        f"{SCRIPT}\nconst data = {json.dumps(data)};\nconsole.log(JSON.stringify((() => {{ {body} }})()));"
-    )
-    done = subprocess.run(
-        [NODE, "--input-type=module"], input=script, capture_output=True, text=True, check=True, timeout=60
-    )
-    return json.loads(done.stdout)
+javascript = partial(evaluated, SCRIPT)
 
 
 def disk_points(rng, *shape, reach=4.0):

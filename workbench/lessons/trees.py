@@ -95,8 +95,6 @@ def _compare(
     answer: Any, oracle: Callable, inputs: list[tuple], what: str, slips: list[tuple[Callable, str]]
 ):
     """As `function`; if the answer agrees with a known slip everywhere, that slip's sentence."""
-    if not callable(answer):
-        return function(answer, oracle, inputs, what)
     wrong = function(answer, oracle, inputs, what)
     agrees = (sentence for slip, sentence in slips if function(answer, slip, inputs, what) is None)
     return wrong and next(agrees, wrong)
